@@ -1,0 +1,1 @@
+"""Impervious: an application bus over Lightning."""

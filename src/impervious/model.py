@@ -1,0 +1,384 @@
+"""The domain's values: frozen, keyword-only, without behaviour beyond their own validity.
+
+Every amount is in msat, every time in milliseconds or seconds since 1970 as its name says. Nothing here knows a wire
+format, a database or a clock.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NewType, Self
+from uuid import UUID
+
+from impervious.errors import InvalidArgument, PaymentFailure
+from impervious.units import Msat
+
+MessageId = UUID
+"""A random (version 4) UUID; 16 bytes on the wire, its hyphenated text at the API."""
+
+PaymentHash = NewType("PaymentHash", bytes)
+"""32 bytes: SHA-256 of the preimage."""
+
+ServiceType = NewType("ServiceType", str)
+"""The wire's name of a service: message, federate, vpn, socket, sign, lightning, or a third party's."""
+
+RecordType = NewType("RecordType", int)
+"""Key of a custom record, from 65536 (BOLT 1 TLV, lnd SendPaymentRequest.dest_custom_records)."""
+
+Records = Mapping[int, bytes]
+"""Custom records: type -> value."""
+
+STATUS: Final = ServiceType("status")
+"""Outcomes of our own calls. Never comes from the wire."""
+
+_FIELD_PRIME: Final = 2**256 - 2**32 - 977
+"""Of secp256k1 (SEC 2, section 2.4.1)."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NodePubkey:
+    """A node's identity: a compressed secp256k1 point."""
+
+    raw: bytes
+    """33 bytes."""
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != 33 or self.raw[0] not in (2, 3):
+            raise InvalidArgument("a pubkey is 33 bytes and begins with 02 or 03")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read 66 hex digits that a person typed, and check that they are a point on the curve.
+
+        Raises:
+          InvalidArgument: what is wrong with them.
+        """
+        if not text:
+            raise InvalidArgument("pubkey is missing: give the node's 66 hex digits (lncli getinfo, identity_pubkey)")
+        if len(text) != 66:
+            raise InvalidArgument(f"pubkey has {len(text)} characters; a compressed key has 66 hex digits")
+        try:
+            raw = bytes.fromhex(text)
+        except ValueError:
+            raise InvalidArgument("pubkey is not hexadecimal: use the digits 0-9 and a-f only") from None
+        if len(raw) != 33:  # fromhex skips spaces
+            raise InvalidArgument("pubkey is not hexadecimal: use the digits 0-9 and a-f only")
+        if raw[0] not in (2, 3):
+            raise InvalidArgument("pubkey does not begin with 02 or 03: it is not a compressed key")
+        if not _on_curve(raw):
+            raise InvalidArgument("pubkey is not a point on the curve: a digit is wrong")
+        return cls(raw)
+
+    @property
+    def hex(self) -> str:
+        """66 lower-case hex digits."""
+        return self.raw.hex()
+
+    def __str__(self) -> str:
+        return self.raw.hex()
+
+    def __repr__(self) -> str:
+        return f"NodePubkey({self.raw.hex()[:12]}…)"
+
+
+def _on_curve(compressed: bytes) -> bool:
+    x = int.from_bytes(compressed[1:])
+    square = (pow(x, 3, _FIELD_PRIME) + 7) % _FIELD_PRIME
+    return x < _FIELD_PRIME and pow(square, (_FIELD_PRIME - 1) // 2, _FIELD_PRIME) == 1  # Euler's criterion
+
+
+@dataclass(frozen=True, slots=True)
+class Preimage:
+    """What claims a payment. Secret until the payment has settled, so it never prints itself."""
+
+    raw: bytes = field(repr=False)
+    """32 bytes."""
+
+    def __post_init__(self) -> None:
+        if len(self.raw) != 32:
+            raise InvalidArgument("a preimage is 32 bytes")
+
+    @property
+    def payment_hash(self) -> PaymentHash:
+        """SHA-256 of it."""
+        return PaymentHash(hashlib.sha256(self.raw).digest())
+
+
+# --- The Lightning node ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """Who the Lightning node is (lnrpc.GetInfoResponse)."""
+
+    pubkey: NodePubkey
+    alias: str
+    network: str
+    """mainnet, testnet, signet, simnet or regtest: part of every signature."""
+    version: str
+    features: frozenset[int]
+    """Feature bits; 55 means that it accepts keysend."""
+    synced_to_chain: bool
+    block_height: int
+
+
+class NodeState(Enum):
+    """How far the Lightning node is from serving us."""
+
+    AWAY = "away"
+    """No connection."""
+    LOCKED = "locked"
+    """The wallet waits for its password."""
+    STARTING = "starting"
+    SYNCING = "syncing"
+    """It serves, but its chain is behind."""
+    REFUSING = "refusing"
+    """It answers and will not have us: wrong macaroon, wrong node."""
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """A state and the sentence that explains it."""
+
+    state: NodeState
+    reason: str
+    """What is missing and what cures it; empty when ready."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can be made and payments sent."""
+        return self.state is NodeState.READY
+
+
+class PaymentStatus(Enum):
+    """lnrpc.Payment.PaymentStatus; INITIATED counts as in flight."""
+
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """An outgoing payment as the Lightning node sees it (lnrpc.Payment)."""
+
+    payment_hash: PaymentHash
+    status: PaymentStatus
+    amount: Msat
+    """What the receiver gets."""
+    fee: Msat
+    """Routing fee paid on top; 0 unless succeeded."""
+    attempts: int
+    """HTLCs that were tried, as far as the node still remembers. 0 with NO_ROUTE means that it never found a way."""
+    preimage: Preimage | None = None
+    """Known once succeeded."""
+    failure: PaymentFailure | None = None
+    """Set when failed, and only then."""
+    created_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A way through the network (lnrpc.Route), as far as sizes and costs go."""
+
+    hops: int
+    """Payment channels crossed; 1 for a direct peer."""
+    fee: Msat
+    total_amount: Msat
+    """Amount and fee."""
+    height: int
+    """Absolute time lock of the first hop, which sets the width of its encoding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceCursor:
+    """How far a reader of settled invoices has come. All zero: nothing read yet.
+
+    Only values that were received from the node belong here: invented ones make some LND back ends skip entries.
+    """
+
+    settle_index: int = 0
+    add_index: int = 0
+    newest_s: int = 0
+    """creation_date of the newest invoice processed; where a rescan starts when the node renumbers its indexes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledInvoice:
+    """A payment that arrived and is ours (lnrpc.Invoice, state SETTLED)."""
+
+    payment_hash: PaymentHash
+    amount: Msat
+    """`amt_msat` of the HTLC that was accepted first: later ones can be forged by whoever saw the preimage."""
+    records: Records
+    """That HTLC's custom records, the keysend preimage's included. Not authentic: a channel peer can replace them."""
+    is_keysend: bool
+    add_index: int
+    settle_index: int
+    created_s: int
+    settled_s: int
+    memo: str = ""
+    payment_request: str = ""
+    """BOLT 11; empty for a keysend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceNews:
+    """One step of a reader of settled invoices."""
+
+    invoice: SettledInvoice | None
+    """None: everything settled before this moment has been told."""
+    cursor: InvoiceCursor
+    """Where to resume once this step is stored."""
+
+
+class KeysendSupport(Enum):
+    """What the graph says of a node's feature bit 55."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+    """The graph does not know the node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the Lightning node says of a signature (lnrpc.VerifyMessageResponse)."""
+
+    valid: bool
+    """The signer is a node of its graph. Not: the signature is right."""
+    pubkey: NodePubkey | None
+    """Who signed, if a key could be recovered."""
+
+
+# --- The log ----------------------------------------------------------------------------------------------------------
+
+
+class EventKind(Enum):
+    """Where a row of the log comes from; decides which fact a service is shown."""
+
+    MESSAGE = "message"
+    """A message from another node, complete and in order."""
+    OUTCOME = "outcome"
+    """The end of one of our own calls."""
+    PAYMENT = "payment"
+    """An invoice was paid, or a keysend of somebody else's protocol came."""
+    NOTICE = "notice"
+    """Something a service of ours has to say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One row of the durable log: what subscribers see."""
+
+    seq: int
+    """Position in the log, from 1, growing; gaps are normal."""
+    kind: EventKind
+    id: MessageId
+    """Of the message or call it is about."""
+    reply_to: MessageId | None
+    sender: NodePubkey | None
+    """Our own node for outcomes and notices; None when nobody proved to have sent it."""
+    service_type: ServiceType
+    """What the stream shows: the service, or `status` for outcomes."""
+    topic: ServiceType
+    """The service it concerns: differs from `service_type` for outcomes."""
+    data: bytes
+    amount: Msat
+    """Received with it, all parts together."""
+    sent_at_ms: int
+    """When the sender signed it; for our own events when they were written."""
+    verified: bool
+    public: bool = True
+    """False: only for the service it concerns, never on a stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event before the log gives it its `seq`."""
+
+    kind: EventKind
+    id: MessageId
+    reply_to: MessageId | None
+    sender: NodePubkey | None
+    service_type: ServiceType
+    topic: ServiceType
+    data: bytes
+    amount: Msat
+    sent_at_ms: int
+    verified: bool
+    public: bool = True
+
+    def at(self, seq: int) -> Event:
+        """Give it its place in the log."""
+        return Event(
+            seq=seq,
+            kind=self.kind,
+            id=self.id,
+            reply_to=self.reply_to,
+            sender=self.sender,
+            service_type=self.service_type,
+            topic=self.topic,
+            data=self.data,
+            amount=self.amount,
+            sent_at_ms=self.sent_at_ms,
+            verified=self.verified,
+            public=self.public,
+        )
+
+
+# --- Outbound ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboundMessage:
+    """What a service wants another node to get."""
+
+    id: MessageId
+    recipient: NodePubkey
+    service_type: ServiceType
+    payload: bytes
+    amount: Msat
+    """What the recipient gets in all; at least the minimum for the size."""
+    reply_to: MessageId | None = None
+
+
+class MessageState(Enum):
+    """Life of an outbound message: accepted -> sending -> delivered | failed."""
+
+    ACCEPTED = "accepted"
+    SENDING = "sending"
+    """Signed; payments may be under way."""
+    DELIVERED = "delivered"
+    """Every part is settled by the recipient's Lightning node."""
+    FAILED = "failed"
+
+
+class PartState(Enum):
+    """Life of one keysend of a message."""
+
+    PENDING = "pending"
+    """May be in flight: ask the Lightning node before the first send after a start."""
+    SETTLED = "settled"
+    DEAD = "dead"
+    """Failed for good, or replaced by smaller parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A byte range of a message and the payment that carries it."""
+
+    preimage: Preimage
+    offset: int
+    length: int
+    amount: Msat
+    fee_limit: Msat
+    state: PartState = PartState.PENDING
+    fee: Msat = Msat(0)
+
+    @property
+    def payment_hash(self) -> PaymentHash:
+        """SHA-256 of its preimage: its name at the Lightning node."""
+        return self.preimage.payment_hash
