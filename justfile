@@ -19,7 +19,7 @@ format:
 # Rules about code, and about Trio code.
 lint:
     ruff check .
-    flake8-async src tests examples benchmarks scripts
+    flake8-async $(git ls-files --cached --others --exclude-standard '*.py' ':!src/impervious/pb')
 
 # mypy, strict.
 types:
