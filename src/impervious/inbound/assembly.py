@@ -1,0 +1,158 @@
+"""Parts become whole messages, inside one transaction each.
+
+A message of one part, which is nearly every message, never touches the tables of incomplete ones. Of the others, first
+bytes for a range win. A message is whole when its ranges cover it and the hash is the header's.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from impervious.errors import Malformed
+from impervious.inbound import turns
+from impervious.inbound.arrival import Local, PartArrived
+from impervious.model import STATUS, EventKind, NewEvent, NodePubkey, SettledInvoice
+from impervious.store import Tx, inbox
+from impervious.store.inbox import Assembly, Complete
+from impervious.units import Msat, sat_credited
+from impervious.wire.envelope import Header
+
+INCOMPLETE_TTL_MS: Final = 24 * 3_600_000
+"""How long a message may lack parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A whole message that is not what its sender signed; only its turn counts."""
+
+    sender: NodePubkey
+    order: int
+    reason: str
+
+
+def add_part(tx: Tx, invoice: SettledInvoice, arrived: PartArrived, *, active: bool) -> Complete | Refused | None:
+    """Store a part; return the message if that completes it.
+
+    Args:
+      tx: the transaction.
+      invoice: the payment that carried it.
+      arrived: the part.
+      active: whether the service is switched on.
+
+    Raises:
+      Malformed: the part contradicts others of its message.
+    """
+    part, signed = arrived.envelope, arrived.envelope.signed_header
+    key = (arrived.record_type, part.message_id)
+    if inbox.was_seen(tx, part.message_id, by=signed.header.sender if signed else None):
+        inbox.count(tx, "duplicate_parts")
+        return None
+    known = inbox.assembly(tx, *key)
+    if signed and known is None and len(part.payload) == signed.header.total_bytes:
+        return _whole(arrived, signed.header, part.payload, invoice.amount, tx=tx, active=active)
+    if signed and known and known.header and known.header.sender != signed.header.sender:
+        raise Malformed("two senders use one message id")
+    inbox.add_fragment(tx, *key, offset=part.offset, payload=part.payload, amount=invoice.amount)
+    if signed:
+        inbox.set_header(tx, *key, signed)
+    return _try_complete(tx, arrived, active=active)
+
+
+def _try_complete(tx: Tx, arrived: PartArrived, *, active: bool) -> Complete | Refused | None:
+    found = inbox.assembly(tx, arrived.record_type, arrived.envelope.message_id)
+    if found is None or found.header is None or found.bytes < found.header.total_bytes:
+        return None
+    data = joined(inbox.fragments(tx, found.record_type, found.id), found.header.total_bytes)
+    if data is None:
+        return None
+    inbox.drop_assembly(tx, found.record_type, found.id)
+    return _whole(arrived, found.header, data, found.amount, tx=tx, active=active)
+
+
+def _whole(
+    arrived: PartArrived, header: Header, data: bytes, amount: Msat, *, tx: Tx, active: bool
+) -> Complete | Refused:
+    inbox.mark_seen(tx, header.sender, arrived.envelope.message_id)
+    if hashlib.sha256(data).digest() != header.payload_sha256:
+        return Refused(sender=header.sender, order=header.order, reason="the payload is not the signed one")
+    if amount < header.amount:
+        reason = f"{amount} msat came, {header.amount} were signed"
+        return Refused(sender=header.sender, order=header.order, reason=reason)
+    return Complete(
+        sender=header.sender,
+        order=header.order,
+        id=arrived.envelope.message_id,
+        reply_to=header.reply_to,
+        service_type=arrived.service_type if active else None,
+        data=data,
+        amount=amount,
+        sent_at_ms=header.sent_at_ms,
+    )
+
+
+def joined(fragments: Sequence[tuple[int, bytes]], total_bytes: int) -> bytes | None:
+    """Lay byte ranges over each other, the first one lowest in the pile winning; None while there are gaps.
+
+    Args:
+      fragments: offset and bytes, in the order in which they came.
+      total_bytes: length of the whole. What reaches beyond it is cut off.
+    """
+    whole = bytearray(total_bytes)
+    for offset, payload in reversed(fragments):  # earlier ones overwrite later ones
+        end = min(offset + len(payload), total_bytes)
+        if offset < end:
+            whole[offset:end] = payload[: end - offset]
+    covered = 0
+    for offset, payload in sorted(fragments):
+        if offset > covered:
+            return None
+        covered = max(covered, offset + len(payload))
+    return bytes(whole) if covered >= total_bytes else None
+
+
+def enforce_limits(tx: Tx, local: Local, sender: NodePubkey | None) -> None:
+    """Drop the oldest incomplete messages of a sender, or of strangers, beyond what may be kept."""
+    while (oldest := inbox.oldest_beyond_limits(tx, sender)) is not None:
+        give_up(tx, local, oldest)
+
+
+def expire(tx: Tx, local: Local) -> None:
+    """Give up messages that have lacked parts for too long."""
+    for found in inbox.assemblies_before(tx, tx.now_ms - INCOMPLETE_TTL_MS):
+        give_up(tx, local, found)
+
+
+def give_up(tx: Tx, local: Local, found: Assembly) -> None:
+    """Forget an incomplete message; if its sender is known, say so on the stream and let later ones have their turn."""
+    inbox.drop_assembly(tx, found.record_type, found.id)
+    inbox.count(tx, "expired_messages")
+    if found.header is None:
+        return
+    inbox.mark_seen(tx, found.header.sender, found.id)  # what comes late must not begin it again
+    service_type = local.services[found.record_type]
+    detail = {
+        "state": "expired",
+        "service": service_type,
+        "sender": found.header.sender.hex,
+        "id": str(found.id),
+        "amount_sat": sat_credited(found.amount),
+        "bytes": found.bytes,
+        "total_bytes": found.header.total_bytes,
+    }
+    tx.emit(
+        NewEvent(
+            kind=EventKind.NOTICE,
+            id=found.id,
+            reply_to=None,
+            sender=local.pubkey,
+            service_type=STATUS,
+            topic=service_type,
+            data=json.dumps(detail).encode(),
+            amount=found.amount,
+            sent_at_ms=tx.now_ms,
+            verified=True,
+        )
+    )
+    turns.skip(tx, found.header.sender, [found.header.order])

@@ -1,0 +1,262 @@
+"""The loop that reads settled invoices, and the two clocks beside it: held messages, incomplete messages.
+
+An invoice, everything it causes and the cursor behind it are one transaction, so after a crash the same invoices are
+read again and count once. One bad invoice goes to quarantine; only the Lightning node and the database can stop the
+loop, and it goes on when they are back.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar
+from uuid import UUID
+
+import trio
+
+from impervious.backoff import delays_s
+from impervious.errors import Malformed, NodeUnavailable, StoreFull, Unverified
+from impervious.hub import Hub
+from impervious.inbound import arrival, assembly, turns
+from impervious.inbound.arrival import Arrival, Local, PartArrived, RawArrived, Rejected
+from impervious.inbound.assembly import Refused
+from impervious.model import Event, EventKind, InvoiceNews, NewEvent, RecordType, ServiceType, SettledInvoice
+from impervious.node import PaymentNode
+from impervious.store import Store, Tx, inbox, is_environmental
+from impervious.store.inbox import Complete
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH: Final = 64
+"""Invoices that share a transaction at most: verifying them takes 4 ms."""
+EXPIRE_EVERY_S: Final = 600.0
+FIRST_RETRY_S: Final = 0.5
+LAST_RETRY_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundPolicy:
+    """What is shown of what arrives."""
+
+    services: Mapping[RecordType, ServiceType]
+    """Every record number of ours, those of switched-off services too."""
+    active: frozenset[ServiceType]
+    max_bytes: int
+    raw: frozenset[ServiceType] = frozenset()
+    """Services that show what ordinary wallets send."""
+
+
+class Inbound:
+    """Turns settled keysends into events."""
+
+    def __init__(
+        self, node: PaymentNode, store: Store, hub: Hub, policy: InboundPolicy, *, random: Callable[[], float]
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._hub = hub
+        self._policy = policy
+        self._random = random
+        self._caught_up = trio.Event()
+        self._local: Local | None = None
+
+    async def wait_caught_up(self) -> None:
+        """Wait until everything that settled while we were away is in the log."""
+        await self._caught_up.wait()
+
+    async def run(self) -> NoReturn:
+        """Read for as long as this runs.
+
+        Raises:
+          NodeMisconfigured: the Lightning node can never serve as configured.
+          StoreError: the database cannot be used.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._release_held)
+            nursery.start_soon(self._expire_incomplete)
+            await self._read_forever()
+        raise AssertionError("reading never ends by itself")  # pragma: no cover
+
+    async def _read_forever(self) -> NoReturn:
+        rescan = False
+        delays = self._delays()
+        while True:
+            try:
+                rescan, progress = await self._read_once(rescan=rescan)
+            except (NodeUnavailable, StoreFull) as error:
+                logger.warning("reading invoices stopped: %s", error)
+                progress = False
+            if progress:
+                delays = self._delays()
+            if not rescan:
+                await trio.sleep(next(delays))
+
+    def _delays(self) -> Iterator[float]:
+        return delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random)
+
+    async def _read_once(self, *, rescan: bool) -> tuple[bool, bool]:
+        """Read one subscription to its end.
+
+        Returns:
+          Whether the next one must rescan, and whether this one brought anything.
+        """
+        info = await self._node.wait_ready()
+        local = self._local = Local(
+            pubkey=info.pubkey,
+            network=info.network,
+            services=self._policy.services,
+            max_bytes=self._policy.max_bytes,
+        )
+        opened_at = await self._store.read(inbox.invoice_cursor)
+        progress = False
+        async with self._node.settled_invoices(opened_at, rescan=rescan) as news:
+            async for first in news:
+                batch = [first, *_ready(news, BATCH - 1)]
+                renumbered = await self._process(batch, local, opened_at.settle_index)
+                progress = True
+                if renumbered and not rescan:
+                    logger.warning("the Lightning node has renumbered its invoices: reading them again by date")
+                    return True, True
+                if any(item.invoice is None for item in batch):
+                    self._caught_up.set()
+        return False, progress
+
+    async def _process(self, batch: Sequence[InvoiceNews], local: Local, opened_at: int) -> bool:
+        """Store a batch.
+
+        Returns:
+          Whether an unknown invoice carries an index that was behind us when we began: the node counts anew.
+        """
+        arrived = [(item.invoice, arrival.read(item.invoice, local)) for item in batch if item.invoice is not None]
+
+        def store(tx: Tx) -> tuple[bool, Sequence[Event]]:
+            before = len(tx.events)
+            new = [invoice for invoice, what in arrived if self._process_one(tx, invoice, what, local)]
+            inbox.set_invoice_cursor(tx, batch[-1].cursor)
+            return any(0 < invoice.settle_index <= opened_at for invoice in new), tx.events[before:]
+
+        renumbered, events = await self._store.write(store)
+        for event in events:
+            _log_received(event)
+        return renumbered
+
+    def _process_one(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> bool:
+        """Do what an invoice causes, or put it into quarantine. False: it was processed before."""
+        if not inbox.is_new_invoice(tx, invoice.payment_hash):
+            return False
+        try:
+            with tx.attempt():
+                self._apply(tx, invoice, what, local)
+        except Exception as error:
+            if is_environmental(error):
+                raise
+            if not isinstance(error, Malformed | Unverified):
+                logger.exception("invoice %s: put into quarantine", invoice.payment_hash.hex())
+            _quarantine(tx, invoice, what, str(error) or type(error).__name__)
+        return True
+
+    def _apply(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
+        if isinstance(what, PartArrived):
+            self._apply_part(tx, invoice, what, local)
+        elif isinstance(what, RawArrived):
+            self._apply_raw(tx, invoice, what)
+        elif isinstance(what, Rejected):
+            raise Malformed(what.reason)
+
+    def _apply_part(self, tx: Tx, invoice: SettledInvoice, part: PartArrived, local: Local) -> None:
+        signed = part.envelope.signed_header
+        if signed:
+            turns.skip(tx, signed.header.sender, signed.header.void_orders)
+        whole = assembly.add_part(tx, invoice, part, active=part.service_type in self._policy.active)
+        if isinstance(whole, Complete):
+            turns.take_turn(tx, whole)
+        elif isinstance(whole, Refused):
+            _quarantine(tx, invoice, part, whole.reason)
+            turns.skip(tx, whole.sender, [whole.order])
+        else:
+            assembly.enforce_limits(tx, local, signed.header.sender if signed else None)
+
+    def _apply_raw(self, tx: Tx, invoice: SettledInvoice, raw: RawArrived) -> None:
+        if raw.service_type not in self._policy.raw or raw.service_type not in self._policy.active:
+            raise Malformed("not one of our envelopes, and message.accept_unsigned is off")
+        tx.emit(
+            NewEvent(
+                kind=EventKind.MESSAGE,
+                id=UUID(bytes=invoice.payment_hash[:16], version=4),
+                reply_to=None,
+                sender=None,
+                service_type=raw.service_type,
+                topic=raw.service_type,
+                data=raw.data,
+                amount=invoice.amount,
+                sent_at_ms=invoice.settled_s * 1000,
+                verified=False,
+            )
+        )
+
+    async def _release_held(self) -> NoReturn:
+        await self._caught_up.wait()  # what was held at the last stop may only have waited for what we missed
+        with self._hub.waiting_for("held") as wakes:
+            while True:
+                due_ms = await self._patiently(lambda tx: turns.release(tx, tx.now_ms))
+                wait_s = float("inf") if due_ms is None else max(0, due_ms - self._store.now_ms()) / 1000
+                with trio.move_on_after(wait_s):
+                    await wakes.receive()
+
+    async def _expire_incomplete(self) -> NoReturn:
+        await self._caught_up.wait()
+        while True:
+            await self._patiently(self._expire)
+            await trio.sleep(EXPIRE_EVERY_S)
+
+    def _expire(self, tx: Tx) -> None:
+        if self._local is not None:
+            assembly.expire(tx, self._local)
+
+    async def _patiently(self, work: Callable[[Tx], T]) -> T:
+        """Write, waiting while the disk is full."""
+        delays = self._delays()
+        while True:
+            try:
+                return await self._store.write(work)
+            except StoreFull as error:
+                logger.warning("held messages wait: %s", error)
+                await trio.sleep(next(delays))
+
+
+def _ready(news: trio.MemoryReceiveChannel[InvoiceNews], limit: int) -> list[InvoiceNews]:
+    """Take what is waiting already."""
+    taken: list[InvoiceNews] = []
+    while len(taken) < limit:
+        try:
+            taken.append(news.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            break
+    return taken
+
+
+def _quarantine(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str) -> None:
+    record_type, value = None, b""
+    if isinstance(what, PartArrived):
+        record_type, value = what.record_type, invoice.records[what.record_type]
+    elif isinstance(what, RawArrived):
+        record_type, value = what.record_type, what.data
+    elif isinstance(what, Rejected):
+        record_type, value = what.record_type, what.value
+    inbox.quarantine(tx, invoice.payment_hash, reason, record_type=record_type, value=value, amount=invoice.amount)
+
+
+def _log_received(event: Event) -> None:
+    if event.kind is EventKind.MESSAGE:
+        logger.info(
+            "message received",
+            extra={
+                "id": str(event.id),
+                "seq": event.seq,
+                "service": event.service_type,
+                "from": event.sender.hex if event.sender else "",
+                "bytes": len(event.data),
+                "amount_msat": event.amount,
+            },
+        )

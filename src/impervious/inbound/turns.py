@@ -1,0 +1,103 @@
+"""Whole messages become events in the order in which their sender sent them, inside one transaction each.
+
+Settlements overlap, so messages come out of order. One that is early is held; its event row, and with it its `seq`, is
+written when the gap before it closes, or when waiting any longer would help nobody: `order of seq = order shown`.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from impervious.model import EventKind, NewEvent, NodePubkey
+from impervious.store import Tx, inbox
+from impervious.store.inbox import Complete, Waiting
+
+QUIET_MS: Final = 3000
+"""A gap is given up when no part of an earlier message came for so long."""
+MAX_HOLD_MS: Final = 60_000
+"""A message is held no longer than this, whatever still comes."""
+
+
+def take_turn(tx: Tx, message: Complete) -> None:
+    """Show a message if it is its turn or past it, hold it otherwise; show whatever that lets follow."""
+    shown = inbox.shown_order(tx, message.sender)
+    if message.order <= shown:  # a sender that began anew, or one that came after we gave it up
+        _show(tx, message)
+    elif message.order == _next(tx, message.sender, shown):
+        inbox.set_shown_order(tx, message.sender, message.order)
+        _show(tx, message)
+        follow(tx, message.sender)
+    else:
+        inbox.hold(tx, message)
+        tx.wake("held")
+
+
+def skip(tx: Tx, sender: NodePubkey, orders: Iterable[int]) -> None:
+    """Note orders that will never come, and show what was only waiting for them."""
+    shown = inbox.shown_order(tx, sender)
+    for order in orders:
+        if order > shown:
+            inbox.add_void(tx, sender, order)
+    follow(tx, sender)
+
+
+def follow(tx: Tx, sender: NodePubkey) -> None:
+    """Show the held messages of a sender whose turn has come."""
+    while True:
+        turn = _next(tx, sender, inbox.shown_order(tx, sender))
+        ready = inbox.take_held(tx, sender, through=turn)
+        if not ready:
+            return
+        inbox.set_shown_order(tx, sender, turn)
+        for message in ready:
+            _show(tx, message)
+
+
+def release(tx: Tx, now_ms: int) -> int | None:
+    """Show every held message that is due although the gap before it is open.
+
+    Returns:
+      When the next one is due, in milliseconds since 1970; None: nothing is held.
+    """
+    while True:
+        due = {first: due_ms(first) for first in inbox.waiting(tx)}
+        late = [first for first, at_ms in due.items() if at_ms <= now_ms]
+        if not late:
+            return min(due.values(), default=None)
+        for first in late:
+            for message in inbox.take_held(tx, first.sender, through=first.order):
+                _show(tx, message)
+            inbox.set_shown_order(tx, first.sender, first.order)
+            follow(tx, first.sender)
+
+
+def due_ms(first: Waiting) -> int:
+    """Say when the first held message of a sender is shown, gap or no gap."""
+    quiet_since_ms = max(first.held_at_ms, first.earlier_touched_at_ms)
+    return min(quiet_since_ms + QUIET_MS, first.held_at_ms + MAX_HOLD_MS)
+
+
+def _next(tx: Tx, sender: NodePubkey, shown: int) -> int:
+    turn = shown + 1
+    while inbox.is_void(tx, sender, turn):
+        turn += 1
+    return turn
+
+
+def _show(tx: Tx, message: Complete) -> None:
+    if message.service_type is None:
+        inbox.count(tx, "ignored_messages")
+        return
+    tx.emit(
+        NewEvent(
+            kind=EventKind.MESSAGE,
+            id=message.id,
+            reply_to=message.reply_to,
+            sender=message.sender,
+            service_type=message.service_type,
+            topic=message.service_type,
+            data=message.data,
+            amount=message.amount,
+            sent_at_ms=message.sent_at_ms,
+            verified=True,
+        )
+    )

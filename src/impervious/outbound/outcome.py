@@ -1,0 +1,125 @@
+"""How a message ended: the words, the event, and what a waiting caller gets."""
+
+import json
+from dataclasses import dataclass
+
+from impervious.errors import DeliveryFailed, PaymentFailure
+from impervious.model import STATUS, EventKind, KeysendSupport, MessageState, NewEvent, NodePubkey, ServiceType
+from impervious.store import Tx, outbox, spending
+from impervious.store.outbox import Stored
+from impervious.units import Msat, sat_charged
+
+FAILURE_WORDS = {
+    PaymentFailure.TIMEOUT: "no route worked before the payment timed out",
+    PaymentFailure.NO_ROUTE: "no route to the recipient with enough capacity within the fee limit",
+    PaymentFailure.ERROR: "a node on the way failed",
+    PaymentFailure.INCORRECT_PAYMENT_DETAILS: "the recipient's node refused the payment",
+    PaymentFailure.INSUFFICIENT_BALANCE: "not enough outbound balance, or our channel peer is offline",
+    PaymentFailure.CANCELED: "the payment was cancelled",
+}
+
+KEYSEND_WORDS = {
+    KeysendSupport.YES: "although it announces that it accepts keysend",
+    KeysendSupport.NO: "because it does not accept keysend: its operator must run LND with accept-keysend=true",
+    KeysendSupport.UNKNOWN: "probably because it does not accept keysend (LND's accept-keysend=true)",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a message cannot be delivered."""
+
+    reason: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The end of a message, as its `status` event tells it."""
+
+    state: MessageState
+    service_type: ServiceType
+    parts: int
+    """Paid and settled."""
+    amount: Msat
+    """What the recipient got."""
+    fee: Msat
+    failure: Failure | None = None
+
+    def to_json(self) -> str:
+        """Write the event's data."""
+        if self.failure is None:
+            return json.dumps(
+                {
+                    "state": self.state.value,
+                    "service": self.service_type,
+                    "fee_msat": self.fee,
+                    "amount_sat": sat_charged(self.amount),
+                    "parts": self.parts,
+                }
+            )
+        return json.dumps(
+            {
+                "state": self.state.value,
+                "service": self.service_type,
+                "reason": self.failure.reason,
+                "retryable": self.failure.retryable,
+                "parts_settled": self.parts,
+                "amount_spent_sat": sat_charged(Msat(self.amount + self.fee)),
+            }
+        )
+
+
+def raise_for(outcome_json: str) -> None:
+    """Raise if a stored outcome is a failure.
+
+    Raises:
+      DeliveryFailed: with the reason.
+    """
+    outcome = json.loads(outcome_json)
+    if outcome["state"] == MessageState.FAILED.value:
+        raise DeliveryFailed(
+            f"not delivered: {outcome['reason']} ({outcome['parts_settled']} parts settled,"
+            f" {outcome['amount_spent_sat']} sat spent)",
+            retryable=outcome["retryable"],
+        )
+
+
+def conclude(tx: Tx, stored: Stored, local: NodePubkey | None, failure: Failure | None) -> None:
+    """Store the end of a message, correct the budget and tell the stream, all in the caller's transaction.
+
+    Args:
+      tx: the transaction.
+      stored: the message.
+      local: our own node, if it is known.
+      failure: None: every part is settled.
+    """
+    message = stored.message
+    totals = outbox.totals(tx, message.id)
+    state = MessageState.FAILED if failure else MessageState.DELIVERED
+    outcome = Outcome(
+        state=state,
+        service_type=message.service_type,
+        parts=totals.settled_parts,
+        amount=totals.amount,
+        fee=totals.fee,
+        failure=failure,
+    ).to_json()
+    outbox.finish(tx, message.id, state, outcome)
+    spending.settle(tx, message.id, Msat(totals.amount + totals.fee))
+    if failure:
+        outbox.add_void(tx, message.recipient, stored.order)
+    tx.emit(
+        NewEvent(
+            kind=EventKind.OUTCOME,
+            id=message.id,
+            reply_to=None,
+            sender=local,
+            service_type=STATUS,
+            topic=message.service_type,
+            data=outcome.encode(),
+            amount=Msat(0),
+            sent_at_ms=tx.now_ms,
+            verified=True,
+        )
+    )

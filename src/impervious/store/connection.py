@@ -1,0 +1,103 @@
+"""One opened, keyed and configured connection, and the lock that keeps a second daemon out."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlcipher3 import dbapi2
+
+from impervious.errors import ConfigError, StoreError, StoreFull, StoreKeyWrong, StoreLocked
+
+BUSY_TIMEOUT_MS: Final = 5000
+"""How long a connection waits for another process's, such as `impervious db prune`."""
+PAGE_CACHE_KIB: Final = 4096
+_FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the database for as long as this process works on it.
+
+    Raises:
+      StoreLocked: another process holds it.
+      ConfigError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"sqlite3.path: cannot use {path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreLocked(
+                f"sqlite3.path: {path} is in use by another daemon: stop it, or give this one a database of its own"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: Path, password: str | None) -> dbapi2.Connection:
+    """Open the database, making it (mode 0600) if there is none.
+
+    Raises:
+      StoreKeyWrong: the password does not fit.
+      ConfigError: the file cannot be opened.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = dbapi2.connect(str(path), isolation_level=None, check_same_thread=False)
+    except OSError as error:
+        raise ConfigError(f"sqlite3.path: cannot open {path}: {error.strerror}") from error
+    try:
+        _configure(connection, path, password)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _configure(connection: dbapi2.Connection, path: Path, password: str | None) -> None:
+    connection.execute("PRAGMA cipher_log_level = NONE")  # it would write to stderr itself
+    if password:
+        connection.execute(f"PRAGMA key = {quoted(password)}")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except dbapi2.DatabaseError as error:
+        raise StoreKeyWrong(
+            f"sqlite3.password does not open {path}: it was made with another password"
+            f"{' or without one' if password else ''}"
+        ) from error
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",  # a commit that was reported must survive a power cut
+        "foreign_keys = ON",
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        f"cache_size = -{PAGE_CACHE_KIB}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def quoted(text: str) -> str:
+    """Write an SQL string literal: PRAGMA takes no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def translated(error: dbapi2.Error) -> StoreError | None:
+    """Say in our words what SQLite could not do for reasons outside the program; None: it is a bug."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in _FULL:
+        return StoreFull("the disk is full: make room; what was not stored will be stored then")
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_BUSY")):
+        return StoreError(f"the database cannot be used: {error}")
+    return None
+
+
+def is_environmental(error: Exception) -> bool:
+    """Whether an error raised inside a transaction is the disk's or the file's fault, not the work's."""
+    return isinstance(error, StoreError) or (isinstance(error, dbapi2.Error) and translated(error) is not None)

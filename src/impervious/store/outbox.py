@@ -1,0 +1,287 @@
+"""Messages on their way out: their intent, their parts with preimages, and what became of each.
+
+A part and its preimage are stored before it is first sent and never changed; so after a crash the Lightning node can be
+asked about every payment that may exist. A range is replaced only by a statement that marks its part as dead.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from impervious.model import (
+    MessageId,
+    MessageState,
+    NodePubkey,
+    OutboundMessage,
+    Part,
+    PartState,
+    PaymentHash,
+    Preimage,
+    RecordType,
+    ServiceType,
+)
+from impervious.store.transaction import Row, Tx
+from impervious.units import Msat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A message as it lies in the outbox."""
+
+    number: int
+    message: OutboundMessage
+    record_type: RecordType
+    order: int
+    state: MessageState
+    accepted_at_ms: int
+    deadline_ms: int | None
+    """When delivery is given up; None: never."""
+    header: bytes | None
+    signature: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a queue keeps of a message that waits."""
+
+    number: int
+    id: MessageId
+    recipient: NodePubkey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What a message has cost so far."""
+
+    settled_parts: int
+    amount: Msat
+    fee: Msat
+
+
+def next_order(tx: Tx, recipient: NodePubkey) -> int:
+    """Draw the next number of the counter that the recipient restores order by."""
+    return tx.number(
+        "INSERT INTO outbound_order VALUES (?, 1) ON CONFLICT (recipient) DO UPDATE SET last = last + 1 RETURNING last",
+        recipient.raw,
+    )
+
+
+def add(
+    tx: Tx,
+    message: OutboundMessage,
+    parts: Sequence[Part],
+    *,
+    record_type: RecordType,
+    order: int,
+    deadline_ms: int | None,
+) -> None:
+    """Store the intent to send a message, with everything its payments need."""
+    tx.run(
+        "INSERT INTO outbound (id, recipient, service_type, record_type, payload, amount_msat, reply_to, ord, state,"
+        " accepted_at_ms, deadline_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        message.id.bytes,
+        message.recipient.raw,
+        message.service_type,
+        record_type,
+        message.payload,
+        message.amount,
+        message.reply_to.bytes if message.reply_to else None,
+        order,
+        MessageState.ACCEPTED.value,
+        tx.now_ms,
+        deadline_ms,
+    )
+    add_parts(tx, message.id, parts)
+    tx.wake("outbound")
+
+
+def add_parts(tx: Tx, message_id: MessageId, parts: Sequence[Part]) -> None:
+    """Store payments that are to be made."""
+    tx.run_many(
+        "INSERT INTO part VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                part.payment_hash,
+                message_id.bytes,
+                part.offset,
+                part.length,
+                part.preimage.raw,
+                part.amount,
+                part.fee_limit,
+                part.fee,
+                part.state.value,
+            )
+            for part in parts
+        ],
+    )
+
+
+def tickets(tx: Tx, *, after: int, limit: int) -> list[Ticket]:
+    """Return open messages behind a number, in the order in which they were accepted."""
+    rows = tx.all(
+        "SELECT number, id, recipient FROM outbound WHERE state IN ('accepted', 'sending') AND number > ?"
+        " ORDER BY number LIMIT ?",
+        after,
+        limit,
+    )
+    return [Ticket(number=row[0], id=UUID(bytes=row[1]), recipient=NodePubkey(row[2])) for row in rows]
+
+
+_STORED: Final = (
+    "number, id, recipient, service_type, record_type, payload, amount_msat, reply_to, ord, state, accepted_at_ms,"
+    " deadline_ms, header, signature"
+)
+
+
+def load(tx: Tx, message_id: MessageId) -> tuple[Stored, list[Part]]:
+    """Return a message and those of its parts that are not dead, by offset."""
+    row = tx.one(f"SELECT {_STORED} FROM outbound WHERE id = ?", message_id.bytes)
+    assert row is not None, "messages are never deleted while they are open"
+    parts = tx.all(
+        "SELECT preimage, position, length, amount_msat, fee_limit_msat, fee_msat, state FROM part"
+        " WHERE message_id = ? AND state != 'dead' ORDER BY position",
+        message_id.bytes,
+    )
+    return _stored(row), [_part(part) for part in parts]
+
+
+def state(tx: Tx, message_id: MessageId) -> tuple[MessageState, str | None] | None:
+    """Return how far a message is, and its outcome (JSON) if it has ended; None: there is no such message."""
+    row = tx.one("SELECT state, outcome FROM outbound WHERE id = ?", message_id.bytes)
+    return (MessageState(row[0]), row[1]) if row else None
+
+
+def set_signed(tx: Tx, message_id: MessageId, *, header: bytes, signature: bytes) -> None:
+    """Store the header as it will be sent; from now on parts may be in flight."""
+    tx.run(
+        "UPDATE outbound SET header = ?, signature = ?, state = ? WHERE id = ?",
+        header,
+        signature,
+        MessageState.SENDING.value,
+        message_id.bytes,
+    )
+
+
+def settle_part(tx: Tx, payment_hash: PaymentHash, fee: Msat) -> None:
+    """Store that a part was paid."""
+    tx.run("UPDATE part SET state = ?, fee_msat = ? WHERE payment_hash = ?", PartState.SETTLED.value, fee, payment_hash)
+
+
+def bury_part(tx: Tx, payment_hash: PaymentHash) -> None:
+    """Store that a part will never be paid."""
+    tx.run("UPDATE part SET state = ? WHERE payment_hash = ?", PartState.DEAD.value, payment_hash)
+
+
+def pending_parts(tx: Tx, message_id: MessageId) -> int:
+    """Count the parts that are still to be paid."""
+    return tx.number("SELECT count(*) FROM part WHERE message_id = ? AND state = 'pending'", message_id.bytes)
+
+
+def totals(tx: Tx, message_id: MessageId) -> Totals:
+    """Sum what was really paid for a message."""
+    row = tx.one(
+        "SELECT count(*), coalesce(sum(amount_msat), 0), coalesce(sum(fee_msat), 0) FROM part"
+        " WHERE message_id = ? AND state = 'settled'",
+        message_id.bytes,
+    )
+    count, amount, fee = row or (0, 0, 0)
+    return Totals(settled_parts=count, amount=Msat(amount), fee=Msat(fee))
+
+
+def committed(tx: Tx, message_id: MessageId) -> Msat:
+    """Sum what a message has cost and may still cost: every part that is not dead, with its fee or fee limit."""
+    return Msat(
+        tx.number(
+            "SELECT sum(amount_msat + CASE state WHEN 'settled' THEN fee_msat ELSE fee_limit_msat END) FROM part"
+            " WHERE message_id = ? AND state != 'dead'",
+            message_id.bytes,
+        )
+    )
+
+
+def finish(tx: Tx, message_id: MessageId, state: MessageState, outcome: str) -> None:
+    """Store how a message ended; its bytes are no longer needed."""
+    tx.run(
+        "UPDATE outbound SET state = ?, outcome = ?, payload = x'' WHERE id = ?", state.value, outcome, message_id.bytes
+    )
+    tx.run("UPDATE part SET state = 'dead' WHERE message_id = ? AND state = 'pending'", message_id.bytes)
+
+
+def add_void(tx: Tx, recipient: NodePubkey, order: int) -> None:
+    """Note an order that the recipient would wait for in vain."""
+    tx.run("INSERT OR IGNORE INTO outbound_void VALUES (?, ?)", recipient.raw, order)
+
+
+def voids(tx: Tx, recipient: NodePubkey, limit: int) -> tuple[int, ...]:
+    """Return orders that the recipient has still to be told about, oldest first."""
+    rows = tx.all("SELECT ord FROM outbound_void WHERE recipient = ? ORDER BY ord LIMIT ?", recipient.raw, limit)
+    return tuple(row[0] for row in rows)
+
+
+def forget_voids(tx: Tx, recipient: NodePubkey, orders: Sequence[int]) -> None:
+    """Forget orders that the recipient has been told about."""
+    tx.run_many(
+        "DELETE FROM outbound_void WHERE recipient = ? AND ord = ?", [(recipient.raw, order) for order in orders]
+    )
+
+
+def identity(tx: Tx) -> NodePubkey | None:
+    """Return the node this database belongs to, once that is known."""
+    row = tx.one("SELECT pubkey FROM identity")
+    return NodePubkey(row[0]) if row else None
+
+
+def set_identity(tx: Tx, pubkey: NodePubkey) -> None:
+    """Store the node this database belongs to."""
+    tx.run("INSERT OR REPLACE INTO identity VALUES (1, ?)", pubkey.raw)
+
+
+def _stored(row: Row) -> Stored:
+    (
+        number,
+        identifier,
+        recipient,
+        service_type,
+        record_type,
+        payload,
+        amount,
+        reply_to,
+        order,
+        state,
+        accepted_at_ms,
+        deadline_ms,
+        header,
+        signature,
+    ) = row
+    return Stored(
+        number=number,
+        message=OutboundMessage(
+            id=UUID(bytes=identifier),
+            recipient=NodePubkey(recipient),
+            service_type=ServiceType(service_type),
+            payload=payload,
+            amount=Msat(amount),
+            reply_to=UUID(bytes=reply_to) if reply_to else None,
+        ),
+        record_type=RecordType(record_type),
+        order=order,
+        state=MessageState(state),
+        accepted_at_ms=accepted_at_ms,
+        deadline_ms=deadline_ms,
+        header=header,
+        signature=signature,
+    )
+
+
+def _part(row: Row) -> Part:
+    preimage, offset, length, amount, fee_limit, fee, state = row
+    return Part(
+        preimage=Preimage(preimage),
+        offset=offset,
+        length=length,
+        amount=Msat(amount),
+        fee_limit=Msat(fee_limit),
+        fee=Msat(fee),
+        state=PartState(state),
+    )

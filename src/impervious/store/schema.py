@@ -1,0 +1,173 @@
+"""The tables, as numbered migrations: applied once each, in order, never edited after a release."""
+
+from typing import Final
+
+from sqlcipher3 import dbapi2
+
+from impervious.errors import StoreError
+
+_HOUSE: Final = """
+-- The durable log: everything that happened, in the order in which it is shown.
+CREATE TABLE event (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  id BLOB NOT NULL,
+  reply_to BLOB,
+  sender BLOB,
+  service_type TEXT NOT NULL,
+  topic TEXT NOT NULL,
+  data BLOB NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  sent_at_ms INTEGER NOT NULL,
+  verified INTEGER NOT NULL,
+  public INTEGER NOT NULL,
+  written_at_ms INTEGER NOT NULL
+);
+CREATE INDEX event_topic ON event (topic, seq);
+
+-- How far each reader of the log has come.
+CREATE TABLE reader (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+
+-- How far we have read the Lightning node's settled invoices.
+CREATE TABLE invoice_cursor (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  settle_index INTEGER NOT NULL,
+  add_index INTEGER NOT NULL,
+  newest_s INTEGER NOT NULL
+);
+
+-- Each invoice and each message is processed once, ever: these are never pruned.
+CREATE TABLE processed_invoice (payment_hash BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE seen_message (id BLOB NOT NULL, sender BLOB NOT NULL, PRIMARY KEY (id, sender)) WITHOUT ROWID;
+
+-- Messages of which parts are missing. Without a sender the header has not come.
+CREATE TABLE assembly (
+  record_type INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  sender BLOB,
+  header BLOB,
+  ord INTEGER,
+  bytes INTEGER NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  began_at_ms INTEGER NOT NULL,
+  touched_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (record_type, id)
+) WITHOUT ROWID;
+CREATE INDEX assembly_of ON assembly (sender, began_at_ms);
+CREATE TABLE fragment (
+  record_type INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  position INTEGER NOT NULL,
+  payload BLOB NOT NULL,
+  FOREIGN KEY (record_type, id) REFERENCES assembly (record_type, id) ON DELETE CASCADE
+);
+CREATE INDEX fragment_of ON fragment (record_type, id);
+
+-- Complete messages that came before an earlier one of the same sender.
+CREATE TABLE held (
+  sender BLOB NOT NULL,
+  ord INTEGER NOT NULL,
+  id BLOB NOT NULL,
+  reply_to BLOB,
+  service_type TEXT,
+  data BLOB NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  sent_at_ms INTEGER NOT NULL,
+  held_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (sender, ord, id)
+) WITHOUT ROWID;
+CREATE TABLE inbound_order (sender BLOB PRIMARY KEY, shown INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE inbound_void (sender BLOB NOT NULL, ord INTEGER NOT NULL, PRIMARY KEY (sender, ord)) WITHOUT ROWID;
+
+-- Payments to us that are no message of anybody.
+CREATE TABLE quarantine (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  payment_hash BLOB NOT NULL,
+  reason TEXT NOT NULL,
+  record_type INTEGER,
+  value BLOB NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL
+);
+CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Messages we send, and the payments that carry them.
+CREATE TABLE outbound (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id BLOB NOT NULL UNIQUE,
+  recipient BLOB NOT NULL,
+  service_type TEXT NOT NULL,
+  record_type INTEGER NOT NULL,
+  payload BLOB NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  reply_to BLOB,
+  ord INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  accepted_at_ms INTEGER NOT NULL,
+  deadline_ms INTEGER,
+  header BLOB,
+  signature BLOB,
+  outcome TEXT
+);
+CREATE INDEX outbound_open ON outbound (number) WHERE state IN ('accepted', 'sending');
+CREATE TABLE part (
+  payment_hash BLOB PRIMARY KEY,
+  message_id BLOB NOT NULL REFERENCES outbound (id) ON DELETE CASCADE,
+  position INTEGER NOT NULL,
+  length INTEGER NOT NULL,
+  preimage BLOB NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  fee_limit_msat INTEGER NOT NULL,
+  fee_msat INTEGER NOT NULL,
+  state TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX part_of ON part (message_id, position);
+CREATE TABLE outbound_order (recipient BLOB PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE outbound_void (
+  recipient BLOB NOT NULL,
+  ord INTEGER NOT NULL,
+  PRIMARY KEY (recipient, ord)
+) WITHOUT ROWID;
+
+-- What was, or may still be, spent: the budget of any 24 hours.
+CREATE TABLE spending (
+  id BLOB PRIMARY KEY,
+  service_type TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  msat INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX spending_at ON spending (at_ms);
+
+-- An id that was given for a key, and for which request.
+CREATE TABLE idempotency (
+  service_type TEXT NOT NULL,
+  key TEXT NOT NULL,
+  request_sha256 BLOB NOT NULL,
+  id BLOB NOT NULL,
+  at_ms INTEGER NOT NULL,
+  PRIMARY KEY (service_type, key)
+) WITHOUT ROWID;
+
+-- What we know of ourselves while the Lightning node is away.
+CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), pubkey BLOB NOT NULL);
+
+-- How far each service has brought its own tables.
+CREATE TABLE service_schema (service_type TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_HOUSE,)
+
+
+def migrate(connection: dbapi2.Connection) -> None:
+    """Bring a database to the newest version, each step in a transaction of its own.
+
+    Raises:
+      StoreError: a newer program made it.
+    """
+    row = connection.execute("PRAGMA user_version").fetchone()
+    version = int(row[0]) if row else 0
+    if version > len(MIGRATIONS):
+        raise StoreError("the database was made by a newer version of impervious: install that one")
+    for number in range(version, len(MIGRATIONS)):
+        script = MIGRATIONS[number]
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number + 1};\nCOMMIT;")

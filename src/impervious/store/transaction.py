@@ -1,0 +1,94 @@
+"""What the code inside one transaction can do: run SQL, add events to the log, wake whoever waits for news.
+
+Events and wake-ups take effect outside the database only after the commit, in the order in which they were written.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from sqlcipher3 import dbapi2
+
+from impervious.model import Event, NewEvent
+
+SqlValue: TypeAlias = int | float | str | bytes | None
+Row: TypeAlias = tuple[Any, ...]  # type: ignore[explicit-any]  # SQLite's columns are typed by the schema only
+
+
+class Tx:
+    """An open transaction. Lives in the store's thread: use it synchronously and never keep it."""
+
+    def __init__(self, connection: dbapi2.Connection, *, now_ms: int) -> None:
+        self._connection = connection
+        self.now_ms = now_ms
+        """Wall-clock time of this transaction, in milliseconds since 1970."""
+        self.events: list[Event] = []
+        self.wakes: set[str] = set()
+
+    def run(self, sql: str, *parameters: SqlValue) -> int:
+        """Execute a statement and return how many rows it changed."""
+        return self._connection.execute(sql, parameters).rowcount
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[SqlValue]]) -> None:
+        """Execute a statement once for each row of parameters."""
+        self._connection.executemany(sql, rows)
+
+    def insert(self, sql: str, *parameters: SqlValue) -> int:
+        """Execute an INSERT and return the row id."""
+        return self._connection.execute(sql, parameters).lastrowid or 0
+
+    def one(self, sql: str, *parameters: SqlValue) -> Row | None:
+        """Return the first row, or None."""
+        return self._connection.execute(sql, parameters).fetchone()
+
+    def all(self, sql: str, *parameters: SqlValue) -> list[Row]:
+        """Return every row."""
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def number(self, sql: str, *parameters: SqlValue) -> int:
+        """Return the first column of the first row as an integer; no row and NULL are 0."""
+        row = self.one(sql, *parameters)
+        return int(row[0]) if row and row[0] is not None else 0
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo what the block did, events and wake-ups included, if it raises."""
+        written, wakes = len(self.events), set(self.wakes)
+        self._connection.execute("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk ends the whole transaction by itself
+                self._connection.execute("ROLLBACK TO attempt")
+                self._connection.execute("RELEASE attempt")
+            del self.events[written:]
+            self.wakes.clear()
+            self.wakes.update(wakes)
+            raise
+        self._connection.execute("RELEASE attempt")
+
+    def emit(self, event: NewEvent) -> Event:
+        """Append an event to the log."""
+        seq = self.insert(
+            "INSERT INTO event (kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms,"
+            " verified, public, written_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            event.kind.value,
+            event.id.bytes,
+            event.reply_to.bytes if event.reply_to else None,
+            event.sender.raw if event.sender else None,
+            event.service_type,
+            event.topic,
+            event.data,
+            event.amount,
+            event.sent_at_ms,
+            event.verified,
+            event.public,
+            self.now_ms,
+        )
+        written = event.at(seq)
+        self.events.append(written)
+        return written
+
+    def wake(self, topic: str) -> None:
+        """Have `topic`'s waiters woken after the commit."""
+        self.wakes.add(topic)

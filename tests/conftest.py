@@ -1,0 +1,31 @@
+"""What several rooms' tests need."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+T = TypeVar("T")
+
+
+async def inline(function: Callable[[], T], /, *, limiter: trio.CapacityLimiter) -> T:
+    """Run what would block in a thread at once: threads and a virtual clock do not mix."""
+    async with limiter:
+        return function()
+
+
+class Wall:
+    """A wall clock that follows Trio's, so that a virtual clock moves both."""
+
+    def __init__(self) -> None:
+        self.offset_ms = 1_760_000_000_000
+
+    def __call__(self) -> int:
+        return self.offset_ms + int(trio.current_time() * 1000)
+
+
+@pytest.fixture
+def wall() -> Wall:
+    return Wall()

@@ -1,0 +1,191 @@
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import trio
+import trio.testing
+from sqlcipher3 import dbapi2
+from tests.conftest import Wall, inline
+
+from impervious.errors import StoreError, StoreFull, StoreKeyWrong, StoreLocked
+from impervious.model import Event, EventKind, NewEvent, ServiceType
+from impervious.store import Tx, log, open_store
+from impervious.store.database import in_thread
+from impervious.units import Msat
+
+
+def notice(text: str) -> NewEvent:
+    return NewEvent(
+        kind=EventKind.NOTICE,
+        id=UUID(int=1),
+        reply_to=None,
+        sender=None,
+        service_type=ServiceType("message"),
+        topic=ServiceType("message"),
+        data=text.encode(),
+        amount=Msat(0),
+        sent_at_ms=0,
+        verified=False,
+    )
+
+
+class Commits:
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[str], set[str]]] = []
+
+    def __call__(self, events: Sequence[Event], wakes: AbstractSet[str], /) -> None:
+        self.batches.append(([event.data.decode() for event in events], set(wakes)))
+
+
+def count(tx: Tx) -> int:
+    return tx.number("SELECT count(*) FROM event")
+
+
+async def test_what_is_written_is_there_after_reopening(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "imp.db"
+    for expected in (0, 1):
+        async with open_store(path) as store:
+            assert await store.read(count) == expected
+            await store.write(lambda tx: tx.emit(notice("hello")))
+
+
+async def test_the_database_and_its_folder_are_private(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "imp.db"
+    async with open_store(path) as store:
+        await store.write(lambda tx: tx.emit(notice("hello")))
+        for file in path.parent.iterdir():
+            assert file.stat().st_mode & 0o077 == 0, file
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+async def test_a_password_encrypts(tmp_path: Path) -> None:
+    path = tmp_path / "imp.db"
+    async with open_store(path, "it's secret") as store:
+        await store.write(lambda tx: tx.emit(notice("find me")))
+        for file in tmp_path.iterdir():
+            assert b"find me" not in file.read_bytes()
+            assert b"SQLite format" not in file.read_bytes()
+    async with open_store(path, "it's secret") as store:
+        assert await store.read(count) == 1
+    for wrong in ("other", None):
+        with pytest.raises(StoreKeyWrong, match=r"sqlite3\.password does not open"):
+            async with open_store(path, wrong):
+                pass
+
+
+async def test_a_second_daemon_is_kept_out(tmp_path: Path) -> None:
+    path = tmp_path / "imp.db"
+    async with open_store(path):
+        with pytest.raises(StoreLocked, match="in use by another daemon"):
+            async with open_store(path):
+                pass
+    async with open_store(path):
+        pass
+
+
+async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "imp.db"
+    connection = dbapi2.connect(str(path))
+    connection.execute("PRAGMA user_version = 1000")
+    connection.close()
+    with pytest.raises(StoreError, match="newer version"):
+        async with open_store(path):
+            pass
+
+
+async def test_writes_that_wait_together_share_a_commit(tmp_path: Path, wall: Wall) -> None:
+    commits = Commits()
+    async with open_store(tmp_path / "imp.db", on_commit=commits, now_ms=wall, run_sync=inline) as store:
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(store.write, lambda tx, number=number: tx.emit(notice(str(number))))
+        assert len(commits.batches) == 1
+        events = await store.read(lambda tx: log.public_events(tx, after=0, limit=100))
+        assert [event.data.decode() for event in events] == commits.batches[0][0]
+        assert [event.seq for event in events] == list(range(1, 11))
+
+
+async def test_one_that_raises_undoes_itself_only(tmp_path: Path) -> None:
+    commits = Commits()
+
+    def bad(tx: Tx) -> None:
+        tx.emit(notice("bad"))
+        tx.wake("bad")
+        raise LookupError("no")
+
+    async def expect_error() -> None:
+        with pytest.raises(LookupError, match="no"):
+            await store.write(bad)
+
+    def good(tx: Tx) -> None:
+        tx.emit(notice("good"))
+        tx.wake("good")
+
+    async with open_store(tmp_path / "imp.db", on_commit=commits) as store:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.write, good)
+            nursery.start_soon(expect_error)
+            nursery.start_soon(store.write, good)
+        assert await store.read(count) == 2
+    assert sum((batch[0] for batch in commits.batches), []) == ["good", "good"]
+    assert all(batch[1] == {"good"} for batch in commits.batches)
+
+
+async def test_a_waiting_write_that_is_cancelled_writes_nothing(tmp_path: Path, wall: Wall) -> None:
+    entered, proceed = trio.Event(), trio.Event()
+
+    async def gated(function, /, *, limiter):  # type: ignore[no-untyped-def]
+        result = function()
+        if entered.is_set() or not opened:
+            return result
+        entered.set()
+        await proceed.wait()
+        return result
+
+    opened = False
+    async with open_store(tmp_path / "imp.db", now_ms=wall, run_sync=gated) as store:
+        opened = True
+        finished: list[str] = []
+
+        async def write(name: str, scope: trio.CancelScope) -> None:
+            with scope:
+                await store.write(lambda tx: tx.emit(notice(name)))
+                finished.append(name)
+
+        begun, waiting = trio.CancelScope(), trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, "begun", begun)
+            await entered.wait()
+            nursery.start_soon(write, "waiting", waiting)
+            await trio.testing.wait_all_tasks_blocked()
+            begun.cancel()
+            waiting.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            proceed.set()
+        events = await store.read(lambda tx: log.public_events(tx, after=0, limit=10))
+        assert [event.data for event in events] == [b"begun"]
+        assert finished == ["begun"]
+
+
+async def test_a_full_disk_is_said_and_survived(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "imp.db") as store:
+
+        def limit(tx: Tx, pages: int) -> None:
+            tx.one(f"PRAGMA max_page_count = {pages}")
+
+        await store.write(lambda tx: limit(tx, 1))  # SQLite makes that "as large as it is now"
+        with pytest.raises(StoreFull, match="disk is full"):
+            await store.write(lambda tx: [tx.emit(notice("x" * 10_000)) for _ in range(100)])
+        await store.write(lambda tx: limit(tx, 1_000_000))
+        await store.write(lambda tx: tx.emit(notice("small")))
+        assert await store.read(count) == 1
+
+
+async def test_the_thread_runner_never_abandons(tmp_path: Path) -> None:
+    ran: list[int] = []
+    with trio.move_on_after(0) as scope:
+        await in_thread(lambda: ran.append(1), limiter=trio.CapacityLimiter(1))
+    assert scope.cancelled_caught
+    assert ran == []
