@@ -36,7 +36,7 @@ async def test_two_wake_ups_before_a_look_are_one() -> None:
     hub.wake("a")  # nobody waits any more
 
 
-async def test_a_full_feed_is_closed_and_can_be_drained() -> None:
+def test_a_full_feed_is_closed_and_can_be_drained() -> None:
     hub = Hub()
     with hub.live(2) as slow, hub.live(10) as quick:
         hub.publish([event(seq) for seq in (1, 2, 3)], set())

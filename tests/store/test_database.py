@@ -129,7 +129,7 @@ async def test_one_that_raises_undoes_itself_only(tmp_path: Path) -> None:
             nursery.start_soon(expect_error)
             nursery.start_soon(store.write, good)
         assert await store.read(count) == 2
-    assert sum((batch[0] for batch in commits.batches), []) == ["good", "good"]
+    assert [text for texts, _ in commits.batches for text in texts] == ["good", "good"]
     assert all(batch[1] == {"good"} for batch in commits.batches)
 
 

@@ -105,7 +105,7 @@ class Store:
         self._news.set()
         try:
             await job.done.wait()
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103
             if not job.started:
                 self._waiting.remove(job)  # type: ignore[arg-type]
                 raise
