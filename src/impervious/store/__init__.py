@@ -2,6 +2,6 @@
 
 from impervious.store.connection import is_environmental
 from impervious.store.database import Store, open_store
-from impervious.store.transaction import Row, Tx
+from impervious.store.transaction import Row, Tx, log_topic
 
-__all__ = ["Row", "Store", "Tx", "is_environmental", "open_store"]
+__all__ = ["Row", "Store", "Tx", "is_environmental", "log_topic", "open_store"]

@@ -68,20 +68,22 @@ def public_events(
     return [_event(row) for row in rows]
 
 
-def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int, payments: bool) -> list[Event]:
-    """Read what concerns one service, from behind `after`, in order.
+def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int) -> list[Event]:
+    """Read what concerns one service, from behind `after`, in order: messages to it and the ends of its own.
 
     Args:
       tx: the transaction.
       topic: the service.
       after: a `seq`.
       limit: at most that many.
-      payments: also what the node was paid for, whichever service it concerns.
     """
-    kinds = f"'{EventKind.MESSAGE.value}', '{EventKind.OUTCOME.value}'"
-    where = f"seq > ? AND ((topic = ? AND kind IN ({kinds}))"
-    where += f" OR kind = '{EventKind.PAYMENT.value}')" if payments else ")"
-    rows = tx.all(f"SELECT {_COLUMNS} FROM event WHERE {where} ORDER BY seq LIMIT ?", after, topic, limit)
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM event WHERE topic = ? AND seq > ? AND kind IN ('message', 'outcome')"
+        " ORDER BY seq LIMIT ?",
+        topic,
+        after,
+        limit,
+    )
     return [_event(row) for row in rows]
 
 

@@ -15,6 +15,11 @@ SqlValue: TypeAlias = int | float | str | bytes | None
 Row: TypeAlias = tuple[Any, ...]  # type: ignore[explicit-any]  # SQLite's columns are typed by the schema only
 
 
+def log_topic(service_type: str) -> str:
+    """Name what a service waits for: news in the log that concern it."""
+    return f"log {service_type}"
+
+
 class Tx:
     """An open transaction. Lives in the store's thread: use it synchronously and never keep it."""
 
@@ -87,6 +92,7 @@ class Tx:
         )
         written = event.at(seq)
         self.events.append(written)
+        self.wake(log_topic(event.topic))
         return written
 
     def wake(self, topic: str) -> None:

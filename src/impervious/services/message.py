@@ -1,0 +1,61 @@
+"""Messages: an application's bytes to another node, untouched. What arrives is an event as it is."""
+
+from typing import Final
+
+from impervious.errors import InvalidArgument, ResourceExhausted
+from impervious.model import MessageId, NodePubkey, ServiceType
+from impervious.service import Service
+from impervious.units import Sat, msat
+
+MAX_AMOUNT_SAT: Final = Sat(21_000_000 * 100_000_000)
+"""More does not exist."""
+
+
+class MessageService(Service):
+    """Sends messages."""
+
+    service_type = ServiceType("message")
+
+    async def send(
+        self,
+        recipient: NodePubkey,
+        data: bytes | str,
+        *,
+        amount: Sat = Sat(0),
+        reply_to: MessageId | None = None,
+        idempotency_key: str | None = None,
+        wait: bool = False,
+    ) -> MessageId:
+        """Send bytes, or text as UTF-8, to another node.
+
+        Args:
+          recipient: the far node.
+          data: at most `message.max_bytes`.
+          amount: satoshis it gets; 0: the minimum for the size, 1 for each 900 bytes.
+          reply_to: id of the message this answers.
+          idempotency_key: the same key with the same arguments gives the same id and sends nothing again.
+          wait: return only when it is delivered.
+
+        Returns:
+          Its id: everything about it appears on the stream under that id, or with `reply_to` equal to it.
+
+        Raises:
+          InvalidArgument: it can never be sent; says what to change. Nothing was done.
+          AlreadyExists: the key was used with other arguments.
+          ResourceExhausted: the budget does not allow it.
+          NodeUnavailable: the Lightning node cannot serve now; says why.
+          DeliveryFailed: with `wait`, it was not delivered.
+
+        Cancellation: stops waiting, not sending.
+        """
+        if amount < 0:
+            raise InvalidArgument("amount is negative: give satoshis, or 0 for the minimum")
+        if amount > MAX_AMOUNT_SAT:
+            raise ResourceExhausted("amount is more than all the bitcoin there will be")
+        payload = data.encode() if isinstance(data, str) else data
+        message_id = await self.context.send(
+            recipient, payload, amount=msat(amount), reply_to=reply_to, idempotency_key=idempotency_key
+        )
+        if wait:
+            await self.context.wait(message_id)
+        return message_id

@@ -1,0 +1,173 @@
+"""Owns every nursery, channel and resource of a running node; decides nothing.
+
+Nurseries are nested in the order in which they stop: database, Lightning node, outbound and services, doors, inbound.
+What is innermost starts last and stops first. Payments that are under way at a stop go on at the Lightning node; the next
+start finds out what became of them. An error that nobody handles ends everything: a process manager starts it again, and
+the log makes that safe.
+"""
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from impervious.config import Config
+from impervious.errors import NodeMisconfigured
+from impervious.events import EVERYTHING, Events, Filter, Subscription
+from impervious.hub import Hub
+from impervious.inbound import Inbound
+from impervious.inbound.reader import InboundPolicy
+from impervious.model import NodeInfo, NodeStatus, RecordType, ServiceType
+from impervious.node import PaymentNode
+from impervious.outbound import Outbound, SendPolicy
+from impervious.service import ServiceContext
+from impervious.services.message import MessageService
+from impervious.store import Store, Tx, open_store, outbox
+from impervious.store.database import ThreadRunner, in_thread
+from impervious.units import msat
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a node takes from the world, so that a test can give it another one."""
+
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    random: Callable[[], float] = random.random
+    run_sync: ThreadRunner = in_thread
+
+
+THE_WORLD = Surroundings()
+
+
+class Node:
+    """A running Impervious node. Made by `open_node`."""
+
+    def __init__(self, config: Config, lightning: PaymentNode, events: Events, messages: MessageService) -> None:
+        self.config = config
+        self.lightning = lightning
+        """The Lightning node it runs on."""
+        self.messages = messages
+        """The message service: `await node.messages.send(...)`."""
+        self._events = events
+
+    @property
+    def status(self) -> NodeStatus:
+        """Whether the Lightning node can serve now, and if not, why."""
+        return self.lightning.status
+
+    async def wait_ready(self) -> NodeInfo:
+        """Wait until the Lightning node can serve, then tell who it is."""
+        return await self.lightning.wait_ready()
+
+    def events(
+        self, *, since: int | None = None, wanted: Filter = EVERYTHING
+    ) -> AbstractAsyncContextManager[Subscription]:
+        """Subscribe to everything that happens: `async with node.events() as events: async for event in events:`.
+
+        Args:
+          since: start behind this `seq`; 0: everything kept. None: only what happens from now on.
+          wanted: leaves out the rest.
+        """
+        return self._events.subscribe(since=since, wanted=wanted)
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config, *, lightning: PaymentNode, surroundings: Surroundings = THE_WORLD
+) -> AsyncIterator[Node]:
+    """Run a node for as long as the block does.
+
+    Args:
+      config: what it is told.
+      lightning: the Lightning node to run on.
+      surroundings: clock, randomness and threads.
+
+    Raises:
+      ConfigError: the configuration cannot work; says which key and what to put there.
+      NodeMisconfigured: the Lightning node can never serve as configured.
+      StoreError: the database cannot be used.
+
+    Cancellation: stops everything, in order.
+    """
+    hub = Hub()
+    async with open_store(
+        config.store.path.expanduser(),
+        config.store.password,
+        on_commit=hub.publish,
+        now_ms=surroundings.now_ms,
+        run_sync=surroundings.run_sync,
+    ) as store:
+        events = Events(store, hub, max_subscribers=config.limits.subscribers)
+        outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random)
+        inbound = Inbound(lightning, store, hub, inbound_policy(config), random=surroundings.random)
+        messages = MessageService(
+            ServiceContext(
+                config.service(MessageService.service_type), node=lightning, store=store, hub=hub, outbound=outbound
+            )
+        )
+        async with trio.open_nursery() as work:
+            identified = trio.Event()
+            work.start_soon(_identify, lightning, store, identified)
+            work.start_soon(_after, identified, outbound.run)
+            async with trio.open_nursery() as sources:
+                sources.start_soon(_after, identified, inbound.run)
+                yield Node(config, lightning, events, messages)
+                sources.cancel_scope.cancel()
+            work.cancel_scope.cancel()
+
+
+async def _identify(lightning: PaymentNode, store: Store, identified: trio.Event) -> None:
+    """Make sure that the database is this Lightning node's: its counters and keys are worth nothing for another."""
+    info = await lightning.wait_ready()
+
+    def check(tx: Tx) -> None:
+        known = outbox.identity(tx)
+        if known is not None and known != info.pubkey:
+            raise NodeMisconfigured(
+                f"the database belongs to node {known}, but LND is {info.pubkey}: give this node a database of its own"
+                " (sqlite3.path), or connect it to the other LND"
+            )
+        outbox.set_identity(tx, info.pubkey)
+
+    await store.write(check)
+    identified.set()
+
+
+async def _after(ready: trio.Event, run: Callable[[], Awaitable[object]]) -> None:
+    await ready.wait()
+    await run()
+
+
+def send_policy(config: Config) -> SendPolicy:
+    """Gather what every message is sent by."""
+    return SendPolicy(
+        record_types={service_type: record_type for record_type, service_type in _records(config).items()},
+        max_bytes=config.message.max_bytes,
+        part_bytes=config.message.part_bytes,
+        part_amount=msat(config.message.min_amount_sat),
+        part_fee_limit=config.message.max_fee_msat_per_part,
+        in_flight_per_peer=config.message.in_flight_per_peer,
+        payment_timeout_s=config.lightning.payment_timeout_s,
+        ttl_ms=config.message.ttl_s * 1000,
+        daily_limit=config.lightning.daily_limit_sat,
+    )
+
+
+def inbound_policy(config: Config) -> InboundPolicy:
+    """Gather what is shown of what arrives."""
+    return InboundPolicy(
+        services=_records(config),
+        active=frozenset(entry.service_type for entry in config.services if entry.active),
+        max_bytes=config.message.max_bytes,
+        raw=frozenset({MessageService.service_type}) if config.message.accept_unsigned else frozenset(),
+    )
+
+
+def _records(config: Config) -> Mapping[RecordType, ServiceType]:
+    return {entry.record_type: entry.service_type for entry in config.services if entry.record_type is not None}
