@@ -1,9 +1,9 @@
 """Owns every nursery, channel and resource of a running node; decides nothing.
 
 Nurseries are nested in the order in which they stop: database, Lightning node, outbound and services, doors, inbound.
-What is innermost starts last and stops first. Payments that are under way at a stop go on at the Lightning node; the next
-start finds out what became of them. An error that nobody handles ends everything: a process manager starts it again, and
-the log makes that safe.
+What is innermost starts last and stops first. Payments that are under way at a stop go on at the Lightning node; the
+next start finds out what became of them. An error that nobody handles ends everything: a process manager starts it
+again, and the log makes that safe.
 """
 
 import logging
