@@ -130,7 +130,7 @@ async def test_one_that_raises_undoes_itself_only(tmp_path: Path) -> None:
             nursery.start_soon(store.write, good)
         assert await store.read(count) == 2
     assert [text for texts, _ in commits.batches for text in texts] == ["good", "good"]
-    assert all(batch[1] == {"good"} for batch in commits.batches)
+    assert all(wakes == {"good", "log message"} for _, wakes in commits.batches)
 
 
 async def test_a_waiting_write_that_is_cancelled_writes_nothing(tmp_path: Path, wall: Wall) -> None:
