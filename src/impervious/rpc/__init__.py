@@ -1,0 +1,29 @@
+"""gRPC over Trio, both roles: `open_channel` to call, `Server` to be called.
+
+The protocol lives in `impervious.wire.grpc`; here are the sockets, the tasks and the clock. Errors are
+`grpclib.exceptions.GRPCError`, service classes and stubs are those that grpclib and betterproto2 generate.
+"""
+
+from .channel import Channel, ChannelStatistics, open_channel, open_channel_over
+from .health import Health
+from .limits import ChannelLimits, ServerLimits
+from .server import Server, ServerStatistics
+from .server_link import CallInfo
+from .service import StreamsClosed
+from .tls import client_context, server_context
+
+__all__ = [
+    "CallInfo",
+    "Channel",
+    "ChannelLimits",
+    "ChannelStatistics",
+    "Health",
+    "Server",
+    "ServerLimits",
+    "ServerStatistics",
+    "StreamsClosed",
+    "client_context",
+    "open_channel",
+    "open_channel_over",
+    "server_context",
+]
