@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final, NoReturn
 
 import trio
 
 from impervious.config import Config
-from impervious.errors import NodeMisconfigured
+from impervious.errors import NodeMisconfigured, StoreFull
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.inbound import Inbound
@@ -26,11 +27,14 @@ from impervious.node import PaymentNode
 from impervious.outbound import Outbound, SendPolicy
 from impervious.service import ServiceContext
 from impervious.services.message import MessageService
-from impervious.store import Store, Tx, open_store, outbox
+from impervious.store import Store, Tx, open_store, outbox, upkeep
 from impervious.store.database import ThreadRunner, in_thread
+from impervious.store.upkeep import Retention
 from impervious.units import msat
 
 logger = logging.getLogger(__name__)
+
+TIDY_EVERY_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,7 @@ async def open_node(
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
+            work.start_soon(_keep_tidy, store, retention(config))
             async with trio.open_nursery() as sources:
                 sources.start_soon(_after, identified, inbound.run)
                 yield Node(config, lightning, events, messages)
@@ -137,6 +142,19 @@ async def _identify(lightning: PaymentNode, store: Store, identified: trio.Event
 
     await store.write(check)
     identified.set()
+
+
+async def _keep_tidy(store: Store, kept: Retention) -> NoReturn:
+    """Forget what is old, now and every hour."""
+    while True:
+        try:
+            removed = await store.write(lambda tx: upkeep.tidy(tx, kept))
+        except StoreFull as error:
+            logger.warning("nothing was pruned: %s", error)
+        else:
+            if removed:
+                logger.info("%d old events were pruned", removed)
+        await trio.sleep(TIDY_EVERY_S)
 
 
 async def _after(ready: trio.Event, run: Callable[[], Awaitable[object]]) -> None:
@@ -166,6 +184,15 @@ def inbound_policy(config: Config) -> InboundPolicy:
         active=frozenset(entry.service_type for entry in config.services if entry.active),
         max_bytes=config.message.max_bytes,
         raw=frozenset({MessageService.service_type}) if config.message.accept_unsigned else frozenset(),
+    )
+
+
+def retention(config: Config) -> Retention:
+    """Gather how long things are kept."""
+    return Retention(
+        events_days=config.limits.events_days,
+        events_mb=config.limits.events_mb,
+        idempotency_days=config.limits.idempotency_days,
     )
 
 

@@ -1,0 +1,79 @@
+"""What is forgotten in time, and what an operator can look at: the state of the whole database in numbers."""
+
+from dataclasses import dataclass
+
+from impervious.store import idempotency, log, spending
+from impervious.store.transaction import Tx
+from impervious.units import Msat
+
+DAY_MS = 86_400_000
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long things are kept. 0: for ever."""
+
+    events_days: int
+    events_mb: int
+    idempotency_days: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The database in numbers."""
+
+    events: int
+    oldest_seq: int
+    newest_seq: int
+    data_bytes: int
+    unfinished_messages: int
+    """Outbound, not yet delivered or failed."""
+    incomplete_messages: int
+    """Inbound, lacking parts."""
+    held_messages: int
+    """Inbound, waiting for an earlier one."""
+    quarantined: int
+    """Kept in quarantine now."""
+    spent_msat: Msat
+    """In the last 24 hours, reservations included."""
+    counters: dict[str, int]
+    """Since the database was made."""
+    readers: dict[str, int]
+    """How far each service has read the log."""
+
+
+def tidy(tx: Tx, retention: Retention) -> int:
+    """Forget what is old enough; return how many events went."""
+    if retention.idempotency_days:
+        idempotency.forget(tx, days=retention.idempotency_days)
+        ended_before_ms = tx.now_ms - retention.idempotency_days * DAY_MS
+        tx.run("DELETE FROM outbound WHERE outcome IS NOT NULL AND accepted_at_ms < ?", ended_before_ms)
+        tx.run("DELETE FROM spending WHERE at_ms < ?", min(ended_before_ms, tx.now_ms - spending.WINDOW_MS))
+    return log.prune(
+        tx,
+        before_ms=tx.now_ms - retention.events_days * DAY_MS if retention.events_days else None,
+        max_bytes=retention.events_mb * MIB if retention.events_mb else None,
+    )
+
+
+def summary(tx: Tx) -> Summary:
+    """Count everything."""
+    extent = log.extent(tx)
+    return Summary(
+        events=extent.events,
+        oldest_seq=extent.pruned_through + 1 if extent.events else 0,
+        newest_seq=extent.newest,
+        data_bytes=extent.data_bytes,
+        unfinished_messages=tx.number("SELECT count(*) FROM outbound WHERE state IN ('accepted', 'sending')"),
+        incomplete_messages=tx.number("SELECT count(*) FROM assembly"),
+        held_messages=tx.number("SELECT count(*) FROM held"),
+        quarantined=tx.number("SELECT count(*) FROM quarantine"),
+        spent_msat=spending.spent(tx),
+        counters=_numbers(tx, "SELECT name, value FROM counter ORDER BY name"),
+        readers=_numbers(tx, "SELECT name, seq FROM reader ORDER BY name"),
+    )
+
+
+def _numbers(tx: Tx, sql: str) -> dict[str, int]:
+    return {str(name): int(value) for name, value in tx.all(sql)}
