@@ -41,6 +41,10 @@ proto:
 generated:
     python scripts/generate_pb.py --check
 
+# Put the tables of all settings into docs/config.md.
+docs:
+    python scripts/config_reference.py
+
 # A simulated network and two daemons that talk.
 demo *args:
     python -m impervious demo {{ args }}

@@ -176,7 +176,7 @@ def test_the_reference_in_the_docs_is_this_one() -> None:
     _, _, rest = text.partition("<!-- made by scripts/config_reference.py -->\n")
     tables, end, _ = rest.partition("<!-- end -->\n")
     assert end
-    assert tables == reference(), "run python scripts/config_reference.py"
+    assert tables == reference(), "run `just docs`"
 
 
 def test_the_reference_has_every_key() -> None:

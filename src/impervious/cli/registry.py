@@ -1,0 +1,74 @@
+"""The verbs of the command line, without their code.
+
+To add one: a row here, and a module `impervious.cli.verbs.<name>` with `add_parser` and `run`. It is imported when it
+is called, so `impervious --help` costs what this table costs.
+"""
+
+import difflib
+import importlib
+from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from impervious.cli.exits import UsageError
+
+DEFAULT: Final = "run"
+"""What `impervious` does without a verb."""
+
+
+class VerbModule(Protocol):
+    """What a module in `impervious.cli.verbs` has."""
+
+    def add_parser(self, parser: ArgumentParser) -> None:
+        """Declare the verb's arguments on its own parser, which has --config already."""
+
+    def run(self, args: Namespace) -> int:
+        """Do it, and return the exit code. Errors of impervious.errors may pass: `exits` turns them into a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """A row of `impervious --help`."""
+
+    name: str
+    group: str
+    meaning: str
+    """One line."""
+    examples: tuple[str, ...] = ()
+
+    def load(self) -> VerbModule:
+        """Import its module."""
+        return cast("VerbModule", importlib.import_module(f"impervious.cli.verbs.{self.name}"))
+
+
+SET_UP: Final = "Set up"
+
+VERBS: Final = (
+    Verb(
+        name="init",
+        group=SET_UP,
+        meaning="write a first configuration file, with every setting explained",
+        examples=("impervious init",),
+    ),
+    Verb(
+        name="config",
+        group=SET_UP,
+        meaning="show the configuration in effect, or check whether it can work",
+        examples=("impervious --config alice.yml config check",),
+    ),
+)
+"""In the order of the help; verbs of one group stand together."""
+
+
+def find(name: str) -> Verb:
+    """Look a verb up.
+
+    Raises:
+      UsageError: there is none of that name.
+    """
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    near = difflib.get_close_matches(name, [verb.name for verb in VERBS], n=1)
+    hint = f"did you mean {near[0]}?" if near else "`impervious --help` lists them"
+    raise UsageError(f"there is no verb {name!r}; {hint}")

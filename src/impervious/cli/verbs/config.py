@@ -1,0 +1,51 @@
+"""`impervious config`: what is in effect, and whether it can work."""
+
+import json
+from argparse import ArgumentParser, Namespace
+
+from impervious.cli.exits import OK, USAGE
+from impervious.cli.files import read_config
+from impervious.config import effective, show
+from impervious.errors import ConfigError
+
+
+def add_parser(parser: ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "what",
+        choices=("show", "check"),
+        help="show: print every setting in effect, file and environment taken together, with secrets hidden; "
+        "check: say whether the daemon could start with it, and what it would warn about",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: Namespace) -> int:
+    """Show or check, and return the exit code."""
+    return _show(args.config, as_json=args.json) if args.what == "show" else _check(args.config, as_json=args.json)
+
+
+def _show(named: str | None, *, as_json: bool) -> int:
+    found = read_config(named, needs_lnd=False)
+    if as_json:
+        print(json.dumps(effective(found.config)))
+    else:
+        print(f"# {found.path} and the environment\n{show(found.config)}", end="")
+    return OK
+
+
+def _check(named: str | None, *, as_json: bool) -> int:
+    try:
+        found = read_config(named)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        print(json.dumps({"ok": False, "error": str(error)}))
+        return USAGE
+    if as_json:
+        print(json.dumps({"ok": True, "file": str(found.path), "warnings": found.warnings}))
+        return OK
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    print(f"{found.path}: ok")
+    return OK

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+
+from impervious.cli.files import check_files, find_config, read_config
+from impervious.config import Config, LightningConfig, LndConfig, ServerConfig
+from impervious.errors import ConfigError
+
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----\n"
+KEY = b"-----BEGIN EC PRIVATE KEY-----\n"
+MACAROON = b"\x02\x01\x03lnd"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "config").mkdir()
+    return tmp_path
+
+
+def error(named: str | None = None, **environ: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        read_config(named, environ=environ)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+class TestFinding:
+    def test_the_places_in_their_order(self, folder: Path) -> None:
+        for name in ("config.yaml", "local.config.yaml", "config.yml", "local.config.yml"):
+            (folder / "config" / name).touch()
+            assert find_config(None) == Path("config") / name
+
+    def test_the_named_one_comes_first(self, folder: Path) -> None:
+        (folder / "config" / "config.yml").touch()
+        (folder / "mine").touch()
+        assert find_config("mine") == Path("mine")
+
+    def test_none_lists_the_places_and_the_way_out(self) -> None:
+        line = error()
+        for word in ("--config", "config/local.config.yml", "config/config.yml", "impervious init"):
+            assert word in line
+
+    def test_a_named_one_that_is_not_there(self) -> None:
+        assert error("nope.yml") == "nope.yml: there is no such file; `impervious init nope.yml` writes a first one"
+
+    def test_the_other_ending_is_warned_about(self, folder: Path) -> None:
+        (folder / "a.yaml").write_text("vpn: {price: 5}")
+        found = read_config("a.yaml", needs_lnd=False, environ={})
+        assert found.warnings == ("a.yaml: the documented ending is .yml: rename the file",)
+        assert found.config.vpn.price_sat == 5
+
+
+class TestReading:
+    def test_what_cannot_be_read(self, folder: Path) -> None:
+        assert error("config") == "config: cannot be read: Is a directory"
+        (folder / "latin.yml").write_bytes(b"a: \xe4\n")
+        assert error("latin.yml") == "latin.yml: is not UTF-8 text (byte 4)"
+
+    def test_errors_name_the_file(self, folder: Path) -> None:
+        (folder / "c.yml").write_text("\ufeffserver:\n  grpc_adr: x\n", "utf-8")
+        assert error("c.yml") == "c.yml:2: server.grpc_adr is not a known key; did you mean server.grpc_addr?"
+
+    def test_the_environment_and_home(self, folder: Path) -> None:
+        home = folder / "home"
+        home.mkdir()
+        (home / "m").write_bytes(MACAROON)
+        (folder / "c.yml").touch()
+        environ = {"IMPERVIOUS_LIGHTNING__LND_NODE__ADMIN_MACAROON": "~/m", "IMPERVIOUS_SQLITE3__PASSWORD": "hunter22"}
+        found = read_config("c.yml", environ=environ)
+        assert found.path == Path("c.yml")
+        assert found.config.lightning.lnd.macaroon == home / "m"
+        assert found.config.store.path == home / ".imp" / "imp.db"
+        assert found.warnings == ()
+        assert "hunter22" in found.secrets
+
+    def test_those_who_only_look_need_no_credentials(self, folder: Path) -> None:
+        (folder / "c.yml").write_text("lightning: {lnd_node: {tls_cert: nowhere}}")
+        assert read_config("c.yml", needs_lnd=False, environ={}).config.lightning.lnd.tls_cert == Path("nowhere")
+        assert "admin_macaroon is not set" in error("c.yml")
+
+
+class TestCredentials:
+    @pytest.fixture
+    def good(self, folder: Path) -> Config:
+        for name, content in (("m", MACAROON), ("c", CERTIFICATE), ("k", KEY)):
+            (folder / name).write_bytes(content)
+        lnd = LndConfig(macaroon=Path("m"), tls_cert=Path("c"))
+        return Config(lightning=LightningConfig(lnd=lnd), server=ServerConfig(tls_cert=Path("c"), tls_key=Path("k")))
+
+    def test_good_ones(self, good: Config) -> None:
+        check_files(good)
+        check_files(Config())
+
+    @pytest.mark.parametrize(
+        ("name", "content", "line"),
+        [
+            ("m", b"", "lightning.lnd_node.admin_macaroon: m is empty: copy LND's admin.macaroon again"),
+            ("m", MACAROON.hex().encode() + b"\n", "put its text at lightning.lnd_node.admin_macaroon_hex instead"),
+            ("c", b"0\x82", "lightning.lnd_node.tls_cert: c is not a PEM certificate"),
+            ("k", CERTIFICATE, "server.tls_key: k is not a PEM private key"),
+            ("m", None, "lightning.lnd_node.admin_macaroon: cannot read m: No such file or directory"),
+            ("c", None, "lightning.lnd_node.tls_cert: cannot read c: No such file or directory"),
+            ("k", None, "server.tls_key: cannot read k: No such file or directory"),
+        ],
+    )
+    def test_bad_ones_name_the_setting_and_the_path(
+        self, good: Config, folder: Path, name: str, content: bytes | None, line: str
+    ) -> None:
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        with pytest.raises(ConfigError) as raised:
+            check_files(good)
+        assert line in str(raised.value)
+
+    def test_the_certificate_of_doors_that_are_off_is_not_read(self) -> None:
+        check_files(Config(server=ServerConfig(enabled=False, tls_cert=Path("x"), tls_key=Path("y"))))
