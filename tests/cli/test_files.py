@@ -115,5 +115,14 @@ class TestCredentials:
             check_files(good)
         assert line in str(raised.value)
 
+    def test_hex_in_the_place_of_a_path_is_not_repeated(self) -> None:
+        text = MACAROON.hex() * 20
+        with pytest.raises(ConfigError) as raised:
+            check_files(Config(lightning=LightningConfig(lnd=LndConfig(macaroon=Path(text)))))
+        assert "not its contents in hex: lightning.lnd_node.admin_macaroon_hex takes hex" in str(raised.value)
+        assert MACAROON.hex() not in str(raised.value)
+        with pytest.raises(ConfigError, match=r"^server\.tls_key must be the path of a file, not its contents in hex$"):
+            check_files(Config(server=ServerConfig(tls_key=Path(text))))
+
     def test_the_certificate_of_doors_that_are_off_is_not_read(self) -> None:
         check_files(Config(server=ServerConfig(enabled=False, tls_cert=Path("x"), tls_key=Path("y"))))

@@ -18,6 +18,8 @@ PLACES: Final = (Path("config/local.config.yml"), Path("config/config.yml"))
 """Where a configuration is looked for when none is named, relative to the working directory."""
 
 _OTHER_ENDING: Final = ".yaml"
+_LONGEST_HEX_NAME: Final = 64
+"""Characters; a file may be named after a hash, a macaroon is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,10 @@ def check_files(config: Config) -> None:
 def _check(key: str, path: Path | None, problem_of: Callable[[bytes], str]) -> None:
     if path is None:
         return
+    if len(path.name) > _LONGEST_HEX_NAME and _is_hex(path.name.encode()):
+        # Not repeated here, as a path would be: it may be a macaroon.
+        hint = f": {key}_hex takes hex" if key.startswith("lightning.") else ""
+        raise ConfigError(f"{key} must be the path of a file, not its contents in hex{hint}")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -109,9 +115,13 @@ def _check(key: str, path: Path | None, problem_of: Callable[[bytes], str]) -> N
 def _macaroon_problem(content: bytes) -> str:
     if not content:
         return "is empty: copy LND's admin.macaroon again"
-    if all(byte in string.hexdigits.encode() for byte in content.strip()):
+    if _is_hex(content.strip()):
         return "holds hex, not the macaroon itself: put its text at lightning.lnd_node.admin_macaroon_hex instead"
     return ""
+
+
+def _is_hex(content: bytes) -> bool:
+    return all(byte in string.hexdigits.encode() for byte in content)
 
 
 def _certificate_problem(content: bytes) -> str:
