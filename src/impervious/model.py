@@ -192,6 +192,66 @@ class Route:
     """Absolute time lock of the first hop, which sets the width of its encoding."""
 
 
+class InvoiceState(Enum):
+    """lnrpc.Invoice.InvoiceState."""
+
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    """Paid and held: neither settled nor refused yet."""
+    SETTLED = "settled"
+    CANCELED = "canceled"
+
+
+class HtlcState(Enum):
+    """lnrpc.InvoiceHTLCState."""
+
+    ACCEPTED = "accepted"
+    SETTLED = "settled"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceHtlc:
+    """One payment part that arrived for an invoice (lnrpc.InvoiceHTLC)."""
+
+    state: HtlcState
+    amount: Msat
+    accepted_s: int
+    """accept_time."""
+    index: int
+    """htlc_index: counts within one payment channel only."""
+    records: Records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInvoice:
+    """An invoice as the Lightning node sees it, in any state (lnrpc.Invoice)."""
+
+    payment_hash: PaymentHash
+    state: InvoiceState
+    add_index: int
+    settle_index: int
+    """0 until settled."""
+    created_s: int
+    settled_s: int
+    """0 until settled."""
+    is_keysend: bool
+    amount_paid: Msat
+    """amt_paid_msat. For a keysend anyone who saw the preimage can raise it."""
+    htlcs: tuple[InvoiceHtlc, ...] = ()
+    memo: str = ""
+    payment_request: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoicePage:
+    """One answer of ListInvoices: ascending by add_index, also when read backwards."""
+
+    invoices: tuple[NodeInvoice, ...]
+    last_index: int
+    """last_index_offset: add_index of the last one, where the next page goes on; 0 when the page is empty."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceCursor:
     """How far a reader of settled invoices has come. All zero: nothing read yet.
@@ -200,9 +260,11 @@ class InvoiceCursor:
     """
 
     settle_index: int = 0
+    """Of the invoices up to `add_index`, those settled under numbers up to this one have been told. It may be far ahead
+    of what has been told above them, and it goes back when the node renumbers its indexes."""
     add_index: int = 0
     newest_s: int = 0
-    """creation_date of the newest invoice processed; where a rescan starts when the node renumbers its indexes."""
+    """creation_date of the newest invoice known when it was written: one created later cannot have a lower number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,9 +273,11 @@ class SettledInvoice:
 
     payment_hash: PaymentHash
     amount: Msat
-    """`amt_msat` of the HTLC that was accepted first: later ones can be forged by whoever saw the preimage."""
+    """Of a keysend, `amt_msat` of the HTLC that was accepted first: later ones can be forged by whoever saw the
+    preimage. Of a payment request, which may be paid in parts, all that was paid."""
     records: Records
-    """That HTLC's custom records, the keysend preimage's included. Not authentic: a channel peer can replace them."""
+    """The first HTLC's custom records, the keysend preimage's included. Not authentic: a channel peer can replace them.
+    """
     is_keysend: bool
     add_index: int
     settle_index: int

@@ -112,12 +112,13 @@ class PaymentNode(Protocol):
     ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[InvoiceNews]]:
         """Tell every invoice that has settled since `cursor`, each at least once, then the ones that settle.
 
-        The reader must drop those it has processed. It must reopen with `rescan` when an invoice it has not processed
-        carries a settle_index at or below the cursor it opened with: the node has renumbered its indexes.
+        The reader must drop those it has processed, and store each step's cursor with what it makes of the step. A node
+        that renumbers its indexes is found out here: the cursors then go back by themselves.
 
         Args:
           cursor: the last one stored, or `InvoiceCursor()` for everything.
-          rescan: read by creation date from `cursor.newest_s` on, whatever the indexes say.
+          rescan: read by creation date, from a year before `cursor.newest_s` on, whatever the indexes say: for a reader
+            that has its own reason to distrust its cursor.
 
         Yields:
           A channel. It ends when the node goes away or ends the stream: open it again.
