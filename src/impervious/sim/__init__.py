@@ -1,0 +1,1 @@
+"""A simulated Lightning network, for tests, demonstrations and writing applications without bitcoind."""

@@ -1,0 +1,205 @@
+"""The commands of a simulated network: what nodes are asked to do, what befalls them, and the passing of time.
+
+Nothing happens by itself: `advance` does what has come due, `next_due_s` says when the next thing will.
+"""
+
+import random
+from typing import Final
+
+from impervious.model import InvoiceState, NodePubkey, PaymentHash, Preimage, Records
+from impervious.sim.engine.answers import LndError, WalletState
+from impervious.sim.engine.channel import Channel
+from impervious.sim.engine.identity import Identity
+from impervious.sim.engine.invoices import Invoice
+from impervious.sim.engine.payer import Payer
+from impervious.sim.engine.payments import Order
+from impervious.sim.engine.route import FINAL_CLTV_DELTA, Hop, Path
+from impervious.sim.engine.switch import Switch
+from impervious.sim.engine.topology import ChannelSpec, NodeSpec, Topology
+from impervious.sim.engine.world import InvoiceChanged, Leg, News, Node, StateChanged, Step, Time, Touched, World
+from impervious.units import Msat, msat
+
+_FIRST_FUNDING_HEIGHT: Final = 800_000
+INVOICE_EXPIRY_S: Final = 86_400
+"""lnd's default for AddInvoice."""
+
+
+class Engine:
+    """One simulated network."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.switch = Switch(world)
+        self.payer = Payer(world, self.switch)
+
+    @classmethod
+    def build(cls, topology: Topology, *, time: Time, chance: random.Random) -> "Engine":
+        """Make a network as described, with fresh keys."""
+        engine = cls(World(time=time, chance=chance))
+        for node in topology.nodes:
+            engine.add_node(node)
+        for channel in topology.channels:
+            engine.open_channel(channel)
+        return engine
+
+    def add_node(self, spec: NodeSpec) -> Node:
+        """Start a node with a fresh key."""
+        node = Node(
+            name=spec.name,
+            identity=Identity(self.world.chance.randbytes(32)),
+            accepts_keysend=spec.accepts_keysend,
+            keysend_hold_s=spec.keysend_hold_s,
+        )
+        self.adopt(node)
+        self._touch(node.name)
+        return node
+
+    def adopt(self, node: Node) -> None:
+        """Make a node part of the network."""
+        self.world.nodes[node.name] = node
+        self.world.pubkeys[node.name] = node.pubkey
+
+    def open_channel(self, spec: ChannelSpec) -> Channel:
+        """Fund a channel and confirm it."""
+        capacity, first = msat(spec.capacity), msat(spec.balance)
+        number = len(self.world.graph.channels)
+        channel = Channel(
+            chan_id=(_FIRST_FUNDING_HEIGHT + number) << 40 | 1 << 16,
+            nodes=(spec.first, spec.second),
+            capacity=capacity,
+            balances=[first, Msat(capacity - first)],
+            policies=(spec.first_policy, spec.second_policy),
+            private=spec.private,
+        )
+        self.world.graph.add(channel)
+        self.world.touched[Touched("channel", "", str(channel.chan_id).encode())] = None
+        return channel
+
+    # --- time ---
+
+    def advance(self) -> None:
+        """Do everything that has come due."""
+        while due := self.world.take_due():
+            if due.step is Step.EXPIRE:
+                self.switch.expire(due.name, due.payment_hash)
+                continue
+            flight = self.world.flights.get(due.flight_id)
+            if flight is None:
+                continue
+            if due.step is Step.ARRIVE:
+                self.switch.arrive(flight)
+            elif due.step is Step.REFUSE and flight.leg is Leg.HELD:
+                self.switch.refuse_held(flight.receiver, flight.payment_hash)
+            elif due.step is Step.RETURN and self.switch.landed(flight):
+                self.payer.resolved(flight)
+
+    def take_news(self) -> list[News]:
+        """What has changed since the last call, oldest first."""
+        news, self.world.news = self.world.news, []
+        return news
+
+    def take_touched(self) -> list[Touched]:
+        """What has to be saved since the last call."""
+        touched, self.world.touched = self.world.touched, {}
+        return list(touched)
+
+    # --- what nodes are asked ---
+
+    def pay(self, name: str, order: Order) -> None:
+        """SendPaymentV2.
+
+        Raises:
+          LndError: the order makes no sense, or its hash is being paid.
+        """
+        self.payer.pay(self.world.nodes[name], order)
+
+    def add_invoice(
+        self, name: str, preimage: Preimage, value: Msat, *, memo: str = "", expiry_s: int = INVOICE_EXPIRY_S
+    ) -> Invoice:
+        """AddInvoice.
+
+        Raises:
+          LndError: its hash is taken.
+        """
+        node = self.world.nodes[name]
+        invoice = node.invoices.add(
+            preimage=preimage,
+            value=value,
+            created_s=int(self.world.time.wall_s()),
+            is_keysend=False,
+            expiry_s=expiry_s,
+            memo=memo,
+            payment_addr=self.world.chance.randbytes(32),
+        )
+        self._invoice_changed(name, invoice)
+        self.world.plan_expiry(name, invoice.payment_hash, in_s=expiry_s)
+        return invoice
+
+    def cancel_invoice(self, name: str, payment_hash: PaymentHash) -> None:
+        """CancelInvoice: give back what is held for it.
+
+        Raises:
+          LndError: there is none, or it is settled.
+        """
+        node = self.world.nodes[name]
+        invoice = node.invoices.lookup(payment_hash)
+        if invoice.state is InvoiceState.SETTLED:
+            raise LndError("invoice already settled")
+        if invoice.state is InvoiceState.OPEN:
+            changed = node.invoices.move(invoice, InvoiceState.CANCELED, now_s=int(self.world.time.wall_s()))
+            self._invoice_changed(name, changed)
+        self.switch.refuse_held(name, payment_hash)
+
+    def settle_invoice(self, name: str, preimage: Preimage) -> None:
+        """SettleInvoice: take what is held for it."""
+        self.switch.settle_held(name, preimage)
+
+    # --- what befalls them ---
+
+    def set_state(self, name: str, state: WalletState) -> None:
+        """Move a node to a wallet state; its channels work in SERVER_ACTIVE only."""
+        node = self.world.nodes[name]
+        was_running, node.state = node.running, state
+        self.world.news.append(StateChanged(name, state))
+        if node.running and not was_running:
+            self.payer.resume(node)
+            self.switch.wake()
+
+    def connect(self, first: str, second: str, *, connected: bool) -> None:
+        """Join or part two peers."""
+        for channel in self.world.graph.channels_of(first):
+            if channel.peer(first) == second:
+                channel.connected = connected
+        if connected:
+            self.switch.wake()
+
+    def renumber(self, name: str) -> None:
+        """Migrate a node's invoices to native SQL."""
+        invoices = self.world.nodes[name].invoices
+        invoices.renumber()
+        for invoice in invoices:
+            self.world.touched[Touched("invoice", name, invoice.payment_hash)] = None
+        self._touch(name)
+
+    def forge(self, forger: str, receiver: str, payment_hash: PaymentHash, records: Records, amount: Msat) -> None:
+        """Let a peer that knows a settled keysend's preimage send its receiver one more HTLC for it.
+
+        Raises:
+          ValueError: the two have no channel.
+        """
+        pubkey: NodePubkey = self.world.pubkeys[receiver]
+        channel = next((c for c in self.world.graph.channels_of(forger) if c.peer(forger) == receiver), None)
+        if channel is None:
+            raise ValueError(f"{forger} has no channel with {receiver}")
+        expiry = self.world.height + FINAL_CLTV_DELTA
+        hop = Hop(chan_id=channel.chan_id, name=receiver, pubkey=pubkey, forwards=amount, fee=Msat(0), expiry=expiry)
+        path = Path(source=forger, hops=(hop,), total=amount, time_lock=expiry)
+        self.switch.launch(path, payment_hash, records=records, attempt_id=0)
+
+    def _invoice_changed(self, name: str, invoice: Invoice) -> None:
+        self.world.news.append(InvoiceChanged(name, invoice))
+        self.world.touched[Touched("invoice", name, invoice.payment_hash)] = None
+        self._touch(name)
+
+    def _touch(self, name: str) -> None:
+        self.world.touched[Touched("node", name, b"")] = None

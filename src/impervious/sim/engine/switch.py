@@ -1,0 +1,241 @@
+"""HTLCs on their way: locked into every channel of a path, held or settled or failed at its end, and told back.
+
+All channels of a path are locked at once and resolved at once, so a receiver never has money that a sender still has;
+only the news travels. Whoever is away on the path delays it: then the HTLC stays in flight, for however long.
+"""
+
+from impervious.errors import PaymentFailure
+from impervious.model import HtlcState, InvoiceState, PaymentHash, Preimage, Records
+from impervious.sim.engine.channel import Channel
+from impervious.sim.engine.payments import FailureCode, HtlcFailure
+from impervious.sim.engine.receiving import Answer, Incoming, decide, insert_keysend
+from impervious.sim.engine.route import Path
+from impervious.sim.engine.world import Flight, InvoiceChanged, Leg, Step, Touched, World
+
+
+class Switch:
+    """Moves HTLCs. What resolves at a sender is left to the caller of `landed`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def launch(
+        self,
+        path: Path,
+        payment_hash: PaymentHash,
+        *,
+        records: Records,
+        attempt_id: int,
+        first_hop_records: Records | None = None,
+        payment_addr: bytes = b"",
+        doom: PaymentFailure | None = None,
+    ) -> None:
+        """Offer an HTLC over every channel of a path, as far as they let it through."""
+        world = self._world
+        world.launched += 1
+        flight = Flight(
+            id=world.launched,
+            payment_hash=payment_hash,
+            path=path,
+            attempt_id=attempt_id,
+            records=records,
+            first_hop_records=first_hop_records or {},
+            payment_addr=payment_addr,
+            doom=doom,
+        )
+        world.flights[flight.id] = flight
+        for position in range(len(path.hops)):
+            code = self._obstacle(path, position)
+            if code is not None:
+                self._fail(flight, HtlcFailure(code=code, source_index=position), out_hops=position)
+                return
+            channel, amount = self._channel(path, position), path.amounts[position]
+            flight.offers += (channel.offer(channel.side(path.names[position]), amount),)
+        self._touch(flight)
+        delay_s = world.nodes[flight.receiver].delay_s
+        world.plan(Step.ARRIVE, in_s=world.travel_s(len(path.hops)) + delay_s, flight=flight)
+
+    def arrive(self, flight: Flight) -> None:
+        """Let the receiver see an HTLC."""
+        world, node = self._world, self._world.nodes[flight.receiver]
+        if flight.leg is not Leg.OUTBOUND:
+            return
+        if not self._all_live(flight.path, len(flight.path.hops)):
+            flight.leg = Leg.STUCK
+            return
+        if flight.doom is not None:
+            self._fail(flight, _doomed(flight))
+            return
+        htlc = self._incoming(flight)
+        opened = insert_keysend(node, htlc, height=world.height, now_s=self._now_s)
+        if opened is not None:
+            self._tell(flight.receiver, opened.payment_hash)
+            if node.settle_gap_s:
+                world.plan_expiry(flight.receiver, opened.payment_hash, in_s=opened.expiry_s)
+                world.plan(Step.ARRIVE, in_s=node.settle_gap_s, flight=flight)
+                return
+        answer = decide(node, htlc, height=world.height)
+        if answer is Answer.FAIL:
+            self._fail(flight, self._details_refused(flight))
+        elif answer is Answer.HOLD:
+            self._hold(flight, htlc)
+        else:
+            self._settle(flight, htlc)
+
+    def settle_held(self, name: str, preimage: Preimage) -> None:
+        """SettleInvoice: take what is held for this preimage."""
+        for flight in self._held(name, preimage.payment_hash):
+            self._settle(flight, None)
+
+    def refuse_held(self, name: str, payment_hash: PaymentHash) -> None:
+        """CancelInvoice: give back what is held for this hash."""
+        for flight in self._held(name, payment_hash):
+            self._cancel_invoice(name, payment_hash)
+            self._fail(flight, self._details_refused(flight))
+
+    def expire(self, name: str, payment_hash: PaymentHash) -> None:
+        """Cancel an invoice that nobody has paid."""
+        invoice = self._world.nodes[name].invoices.get(payment_hash)
+        if invoice is not None and invoice.state is InvoiceState.OPEN:
+            self._cancel_invoice(name, payment_hash)
+
+    def landed(self, flight: Flight) -> bool:
+        """Whether the sender can be told now how an HTLC ended; if so, it is forgotten here."""
+        if flight.leg is not Leg.RETURNING:
+            return False
+        if not self._all_live(flight.path, self._reach(flight)) or not self._world.nodes[flight.path.source].running:
+            flight.leg = Leg.LANDED
+            return False
+        del self._world.flights[flight.id]
+        self._touch(flight)
+        return True
+
+    def wake(self) -> None:
+        """Move on what was waiting for somebody to come back."""
+        for flight in self._world.flights.values():
+            if flight.leg is Leg.STUCK:
+                flight.leg = Leg.OUTBOUND
+                self._world.plan(Step.ARRIVE, in_s=0, flight=flight)
+            elif flight.leg is Leg.LANDED:
+                flight.leg = Leg.RETURNING
+                self._world.plan(Step.RETURN, in_s=0, flight=flight)
+
+    @property
+    def _now_s(self) -> int:
+        return int(self._world.time.wall_s())
+
+    def _channel(self, path: Path, position: int) -> Channel:
+        return self._world.graph.channels[path.hops[position].chan_id]
+
+    def _obstacle(self, path: Path, position: int) -> FailureCode | None:
+        channel = self._channel(path, position)
+        if not self._world.live(channel):
+            return FailureCode.UNKNOWN_NEXT_PEER
+        if path.amounts[position] > channel.spendable(channel.side(path.names[position])):
+            return FailureCode.TEMPORARY_CHANNEL_FAILURE
+        return None
+
+    def _all_live(self, path: Path, hops: int) -> bool:
+        return all(self._world.live(self._channel(path, position)) for position in range(hops))
+
+    def _reach(self, flight: Flight) -> int:
+        """Channels that the answer comes back over."""
+        return len(flight.path.hops) if flight.failure is None else flight.failure.source_index
+
+    def _incoming(self, flight: Flight) -> Incoming:
+        path, world = flight.path, self._world
+        wire = dict(world.accountable)
+        if len(path.hops) == 1:
+            wire.update(flight.first_hop_records)
+        wire.update(world.nodes[path.names[-2]].overriding)
+        return Incoming(
+            payment_hash=flight.payment_hash,
+            amount=path.amounts[-1],
+            chan_id=path.hops[-1].chan_id,
+            index=flight.offers[-1],
+            expiry_height=path.expiry_heights[-1],
+            onion=flight.records,
+            wire=wire,
+            payment_addr=flight.payment_addr,
+        )
+
+    def _hold(self, flight: Flight, htlc: Incoming) -> None:
+        node = self._world.nodes[flight.receiver]
+        invoice = node.invoices.lookup(flight.payment_hash)
+        recorded = htlc.recorded(HtlcState.ACCEPTED, height=self._world.height, now_s=self._now_s)
+        node.invoices.move(invoice, InvoiceState.ACCEPTED, now_s=self._now_s, htlc=recorded)
+        flight.leg = Leg.HELD
+        self._touch(flight)
+        self._tell(flight.receiver, flight.payment_hash)
+        self._world.plan(Step.REFUSE, in_s=node.keysend_hold_s, flight=flight)
+
+    def _settle(self, flight: Flight, htlc: Incoming | None) -> None:
+        """Settle an HTLC; a held one (None) is recorded already."""
+        invoices = self._world.nodes[flight.receiver].invoices
+        invoice = invoices.lookup(flight.payment_hash)
+        recorded = None
+        if htlc is not None:
+            recorded = htlc.recorded(HtlcState.SETTLED, height=self._world.height, now_s=self._now_s)
+        again = invoice.state is InvoiceState.SETTLED
+        if recorded is not None or not again:
+            invoices.move(invoice, InvoiceState.SETTLED, now_s=self._now_s, htlc=recorded)
+        self._tell(flight.receiver, flight.payment_hash, silently=again)
+        flight.preimage = invoice.preimage
+        for position, index in enumerate(flight.offers):
+            channel = self._channel(flight.path, position)
+            channel.settle(channel.side(flight.path.names[position]), index)
+        self._send_back(flight)
+
+    def _fail(self, flight: Flight, failure: HtlcFailure, *, out_hops: int = 0) -> None:
+        """Give everything back; `out_hops` of the way there have not been travelled yet."""
+        flight.failure = failure
+        for position, index in enumerate(flight.offers):
+            channel = self._channel(flight.path, position)
+            channel.fail(channel.side(flight.path.names[position]), index)
+        self._send_back(flight, out_hops)
+
+    def _send_back(self, flight: Flight, out_hops: int = 0) -> None:
+        self._touch(flight)
+        flight.leg, flight.offers = Leg.RETURNING, ()
+        self._world.plan(Step.RETURN, in_s=self._world.travel_s(out_hops + self._reach(flight)), flight=flight)
+
+    def _held(self, name: str, payment_hash: PaymentHash) -> list[Flight]:
+        return [
+            flight
+            for flight in self._world.flights.values()
+            if flight.leg is Leg.HELD and flight.receiver == name and flight.payment_hash == payment_hash
+        ]
+
+    def _cancel_invoice(self, name: str, payment_hash: PaymentHash) -> None:
+        invoices = self._world.nodes[name].invoices
+        invoice = invoices.lookup(payment_hash)
+        if invoice.state is not InvoiceState.CANCELED:
+            invoices.move(invoice, InvoiceState.CANCELED, now_s=self._now_s)
+            self._tell(name, payment_hash)
+
+    def _details_refused(self, flight: Flight) -> HtlcFailure:
+        return HtlcFailure(code=FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS, source_index=len(flight.path.hops))
+
+    def _tell(self, name: str, payment_hash: PaymentHash, *, silently: bool = False) -> None:
+        self._world.touched[Touched("invoice", name, payment_hash)] = None
+        self._world.touched[Touched("node", name, b"")] = None
+        if not silently:
+            self._world.news.append(InvoiceChanged(name, self._world.nodes[name].invoices.lookup(payment_hash)))
+
+    def _touch(self, flight: Flight) -> None:
+        self._world.touched[Touched("flight", "", str(flight.id).encode())] = None
+        for hop in flight.path.hops:
+            self._world.touched[Touched("channel", "", str(hop.chan_id).encode())] = None
+
+
+def _doomed(flight: Flight) -> HtlcFailure:
+    """The wire failure that fits a planned payment failure."""
+    if flight.doom is PaymentFailure.INCORRECT_PAYMENT_DETAILS:
+        code = FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+    elif flight.doom is PaymentFailure.ERROR:
+        code = FailureCode.TEMPORARY_NODE_FAILURE
+    else:
+        code = FailureCode.TEMPORARY_CHANNEL_FAILURE
+    last = len(flight.path.hops)
+    at_receiver = flight.doom is PaymentFailure.INCORRECT_PAYMENT_DETAILS
+    return HtlcFailure(code=code, source_index=last if at_receiver else last - 1)
