@@ -9,7 +9,7 @@ from impervious.sim.engine.engine import Engine
 from impervious.sim.engine.invoices import Invoice
 from impervious.sim.engine.payments import Order, SimPayment
 from impervious.sim.engine.topology import ChannelSpec, NodeSpec, Topology
-from impervious.sim.engine.world import InvoiceChanged, PaymentChanged
+from impervious.sim.engine.world import InvoiceChanged, PaymentChanged, World
 from impervious.units import Msat
 from impervious.wire.keysend import PREIMAGE_RECORD
 
@@ -41,7 +41,8 @@ class Lab:
         latency_s: tuple[float, float] = (0.2, 0.5),
     ) -> None:
         self.clock = HandClock()
-        self.engine = Engine.build(Topology.described(nodes, channels), time=self.clock, chance=random.Random(seed))
+        self.engine = Engine(World(time=self.clock, chance=random.Random(seed)))
+        self.engine.build(Topology.described(nodes, channels))
         self.engine.world.latency_s = latency_s
         self.payments: list[tuple[str, SimPayment]] = []
         self.invoices: list[tuple[str, Invoice]] = []

@@ -3,7 +3,7 @@
 Nothing happens by itself: `advance` does what has come due, `next_due_s` says when the next thing will.
 """
 
-import random
+from collections import Counter
 from typing import Final
 
 from impervious.model import InvoiceState, NodePubkey, PaymentHash, Preimage, Records
@@ -16,7 +16,7 @@ from impervious.sim.engine.payments import Order
 from impervious.sim.engine.route import FINAL_CLTV_DELTA, Hop, Path
 from impervious.sim.engine.switch import Switch
 from impervious.sim.engine.topology import ChannelSpec, NodeSpec, Topology
-from impervious.sim.engine.world import InvoiceChanged, Leg, News, Node, StateChanged, Step, Time, Touched, World
+from impervious.sim.engine.world import InvoiceChanged, Leg, News, Node, StateChanged, Step, Touched, World
 from impervious.units import Msat, msat
 
 _FIRST_FUNDING_HEIGHT: Final = 800_000
@@ -32,15 +32,27 @@ class Engine:
         self.switch = Switch(world)
         self.payer = Payer(world, self.switch)
 
-    @classmethod
-    def build(cls, topology: Topology, *, time: Time, chance: random.Random) -> "Engine":
-        """Make a network as described, with fresh keys."""
-        engine = cls(World(time=time, chance=chance))
+    def build(self, topology: Topology) -> None:
+        """Add what is described and not there yet: nodes by name, channels by how many two nodes have."""
         for node in topology.nodes:
-            engine.add_node(node)
+            if node.name not in self.world.nodes:
+                self.add_node(node)
+        there = Counter(frozenset(channel.nodes) for channel in self.world.graph.channels.values())
         for channel in topology.channels:
-            engine.open_channel(channel)
-        return engine
+            pair = frozenset((channel.first, channel.second))
+            there[pair] -= 1
+            if there[pair] < 0:
+                self.open_channel(channel)
+
+    def resume(self) -> None:
+        """Go on after everything had stopped: every node has been restarted."""
+        for node in self.world.nodes.values():
+            self.payer.resume(node)
+            for invoice in node.invoices:
+                if invoice.state is InvoiceState.OPEN:
+                    left_s = invoice.created_s + invoice.expiry_s - self.world.time.wall_s()
+                    self.world.plan_expiry(node.name, invoice.payment_hash, in_s=max(0, left_s))
+        self.switch.resume()
 
     def add_node(self, spec: NodeSpec) -> Node:
         """Start a node with a fresh key."""
@@ -50,14 +62,10 @@ class Engine:
             accepts_keysend=spec.accepts_keysend,
             keysend_hold_s=spec.keysend_hold_s,
         )
-        self.adopt(node)
-        self._touch(node.name)
-        return node
-
-    def adopt(self, node: Node) -> None:
-        """Make a node part of the network."""
         self.world.nodes[node.name] = node
         self.world.pubkeys[node.name] = node.pubkey
+        self._touch(node.name)
+        return node
 
     def open_channel(self, spec: ChannelSpec) -> Channel:
         """Fund a channel and confirm it."""

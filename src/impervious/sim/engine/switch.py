@@ -120,6 +120,19 @@ class Switch:
                 flight.leg = Leg.RETURNING
                 self._world.plan(Step.RETURN, in_s=0, flight=flight)
 
+    def resume(self) -> None:
+        """Move on everything that was under way when the whole network stopped."""
+        for flight in self._world.flights.values():
+            if flight.leg is Leg.HELD:
+                hold_s = self._world.nodes[flight.receiver].keysend_hold_s
+                self._world.plan(Step.REFUSE, in_s=hold_s, flight=flight)
+            elif flight.leg in (Leg.OUTBOUND, Leg.STUCK):
+                flight.leg = Leg.OUTBOUND
+                self._world.plan(Step.ARRIVE, in_s=self._world.travel_s(len(flight.path.hops)), flight=flight)
+            else:
+                flight.leg = Leg.RETURNING
+                self._world.plan(Step.RETURN, in_s=0, flight=flight)
+
     @property
     def _now_s(self) -> int:
         return int(self._world.time.wall_s())

@@ -1,0 +1,404 @@
+"""The RPCs of one simulated LND, as values: what its gRPC face translates and `SimNode` is made of.
+
+Their names, arguments, errors and the ends of their streams are LND's. Each checks first whether LND could answer.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from grpclib.const import Status
+
+from impervious.background import background
+from impervious.errors import Malformed, Unverified
+from impervious.model import InvoiceState, NodePubkey, PaymentHash
+from impervious.sim.driver import Driver
+from impervious.sim.engine.answers import BROKEN, GONE, NO_PATH, NOT_YET, LndError, WalletState
+from impervious.sim.engine.channel import Channel
+from impervious.sim.engine.invoices import Invoice, LiveFilter
+from impervious.sim.engine.payments import Order, SimPayment
+from impervious.sim.engine.route import NoPathError, Path
+from impervious.sim.engine.world import InvoiceChanged, News, Node, PaymentChanged
+from impervious.sim.streams import LiveStream
+from impervious.units import Msat
+from impervious.wire import keysend, lnd_signature
+
+NETWORK: Final = "simnet"
+VERSION: Final = "0.21.2-beta commit=simulated"
+FEATURES: Final = frozenset({0, 5, 7, 8, 11, 12, 14, 17, 19, 23, 27, 31, 45, 47, 51})
+"""What lnd 0.21 announces; 55 comes with --accept-keysend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """lnrpc.GetInfoResponse."""
+
+    pubkey: NodePubkey
+    alias: str
+    features: frozenset[int]
+    block_height: int
+    synced_to_chain: bool
+    active_channels: int
+    inactive_channels: int
+    peers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the graph says of a node (lnrpc.NodeInfo)."""
+
+    pubkey: NodePubkey
+    alias: str
+    features: frozenset[int]
+    announced: bool
+    """Whether its own announcement is known; a peer with only private channels is known without one."""
+    channels: tuple[Channel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balances:
+    """lnrpc.ChannelBalanceResponse."""
+
+    local: Msat
+    remote: Msat
+    unsettled_local: Msat
+    unsettled_remote: Msat
+
+
+class _InvoiceListener:
+    """One SubscribeInvoices: live events wait until the backlog has been sent."""
+
+    def __init__(self, live: LiveFilter) -> None:
+        self.stream = LiveStream[Invoice]()
+        self._live = live
+        self._early: list[Invoice] | None = []
+
+    def hear(self, invoice: Invoice) -> None:
+        if self._live.passes(invoice):
+            if self._early is None:
+                self.stream.put(invoice)
+            else:
+                self._early.append(invoice)
+
+    def begin(self, backlog: Iterable[Invoice]) -> None:
+        for invoice in (*backlog, *(self._early or ())):
+            self.stream.put(invoice)
+        self._early = None
+
+
+class Rpcs:
+    """What a client can ask of one simulated LND."""
+
+    def __init__(self, driver: Driver, node: Node) -> None:
+        self.up = True
+        """Whether its process runs."""
+        self.registration_delay_s = 0.0
+        """From SubscribeInvoices to the moment it takes effect."""
+        self.backlog_delay_s = 0.0
+        """From then to reading the backlog: what settles meanwhile comes twice."""
+        self.lose_answers = 0
+        """How many payments will end with a broken connection instead of their last update."""
+        self._driver = driver
+        self._node = node
+        self._world = driver.engine.world
+        self._payments: dict[PaymentHash, set[LiveStream[SimPayment]]] = defaultdict(set)
+        self._invoices: set[LiveStream[Invoice]] = set()
+        self._listeners: set[_InvoiceListener] = set()
+        self._single_invoices: dict[PaymentHash, set[LiveStream[Invoice]]] = defaultdict(set)
+        self._states: set[LiveStream[WalletState]] = set()
+        self._changed = trio.Event()
+        driver.listen(node.name, self._hear)
+
+    # --- state ---
+
+    @property
+    def state(self) -> WalletState:
+        """State.GetState.
+
+        Raises:
+          LndError: its process does not run.
+        """
+        if not self.up:
+            raise LndError(GONE, Status.UNAVAILABLE)
+        return self._node.state
+
+    @asynccontextmanager
+    async def subscribe_state(self) -> AsyncIterator[LiveStream[WalletState]]:
+        """State.SubscribeState: the state, then every other one."""
+        await trio.lowlevel.checkpoint()
+        stream = LiveStream[WalletState]()
+        stream.put(self.state)
+        self._states.add(stream)
+        try:
+            yield stream
+        finally:
+            self._states.discard(stream)
+
+    async def wait_changed(self) -> None:
+        """Wait for another state, or for anything else that decides whether it can serve."""
+        await self._changed.wait()
+
+    def changed(self) -> None:
+        """Wake those who wait for that."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def get_info(self) -> Info:
+        """Lightning.GetInfo."""
+        await self._ready()
+        channels = self._world.graph.channels_of(self._node.name)
+        active = [channel for channel in channels if self._world.live(channel)]
+        return Info(
+            pubkey=self._node.pubkey,
+            alias=self._node.name,
+            features=_features(self._node),
+            block_height=self._world.height,
+            synced_to_chain=self._node.synced,
+            active_channels=len(active),
+            inactive_channels=len(channels) - len(active),
+            peers=len({channel.peer(self._node.name) for channel in active}),
+        )
+
+    # --- payments ---
+
+    @asynccontextmanager
+    async def send_payment(self, order: Order) -> AsyncIterator[LiveStream[SimPayment]]:
+        """Router.SendPaymentV2: what becomes of the payment, until its end.
+
+        Leaving early changes nothing, unless the order is cancelable.
+        """
+        await self._ready()
+        with self._payment_stream(PaymentHash(order.payment_hash)) as stream:
+            self._driver.engine.pay(self._node.name, order)
+            self._driver.step()
+            try:
+                yield stream
+            finally:
+                if not stream.ended:
+                    self._driver.engine.payer.cancel(self._node, PaymentHash(order.payment_hash))
+
+    @asynccontextmanager
+    async def track_payment(self, payment_hash: bytes) -> AsyncIterator[LiveStream[SimPayment]]:
+        """Router.TrackPaymentV2: the payment as it is, then what becomes of it."""
+        await self._ready()
+        payment = self._node.payments.lookup(payment_hash)
+        with self._payment_stream(payment.payment_hash) as stream:
+            _send(stream, payment)
+            yield stream
+
+    async def list_payments(
+        self, *, include_incomplete: bool = False, index_offset: int = 0, limit: int = 0, backwards: bool = False
+    ) -> list[SimPayment]:
+        """Lightning.ListPayments."""
+        await self._ready()
+        return self._node.payments.page(
+            include_incomplete=include_incomplete, index_offset=index_offset, limit=limit, backwards=backwards
+        )
+
+    async def query_routes(self, order: Order) -> Path:
+        """Lightning.QueryRoutes."""
+        await self._ready()
+        try:
+            return self._driver.engine.payer.find(self._node, order)
+        except NoPathError:
+            raise LndError(NO_PATH) from None
+
+    # --- invoices ---
+
+    async def list_invoices(
+        self,
+        *,
+        index_offset: int = 0,
+        limit: int = 0,
+        backwards: bool = False,
+        pending_only: bool = False,
+        created_from_s: int = 0,
+        created_to_s: int = 0,
+    ) -> tuple[Invoice, ...]:
+        """Lightning.ListInvoices."""
+        await self._ready()
+        return self._node.invoices.page(
+            index_offset=index_offset,
+            limit=limit,
+            backwards=backwards,
+            pending_only=pending_only,
+            created_from_s=created_from_s,
+            created_to_s=created_to_s,
+        )
+
+    async def lookup_invoice(self, payment_hash: bytes) -> Invoice:
+        """Lightning.LookupInvoice."""
+        await self._ready()
+        return self._node.invoices.lookup(payment_hash)
+
+    @asynccontextmanager
+    async def subscribe_invoices(self, *, add_index: int, settle_index: int) -> AsyncIterator[LiveStream[Invoice]]:
+        """Lightning.SubscribeInvoices: OPEN and SETTLED only; 0 means nothing old."""
+        await self._ready()
+        listener = _InvoiceListener(LiveFilter(add_index=add_index, settle_index=settle_index))
+
+        async def begin() -> None:
+            await trio.sleep(self.registration_delay_s)
+            self._listeners.add(listener)
+            await trio.sleep(self.backlog_delay_s)
+            listener.begin(self._node.invoices.backlog(add_index=add_index, settle_index=settle_index))
+
+        self._invoices.add(listener.stream)
+        try:
+            async with background(begin):
+                yield listener.stream
+        finally:
+            self._invoices.discard(listener.stream)
+            self._listeners.discard(listener)
+
+    @property
+    def invoice_subscribers(self) -> int:
+        """Subscriptions to all invoices that have taken effect."""
+        return len(self._listeners)
+
+    @asynccontextmanager
+    async def subscribe_single_invoice(self, payment_hash: bytes) -> AsyncIterator[LiveStream[Invoice]]:
+        """Invoices.SubscribeSingleInvoice: every state, until SETTLED or CANCELED. An unknown hash waits in silence."""
+        await self._ready()
+        if len(payment_hash) != 32:
+            raise LndError(f"invalid hash length of {len(payment_hash)}, want 32")
+        stream, key = LiveStream[Invoice](), PaymentHash(payment_hash)
+        self._single_invoices[key].add(stream)
+        try:
+            invoice = self._node.invoices.get(key)
+            if invoice is not None:
+                _send_single(stream, invoice)
+            yield stream
+        finally:
+            self._single_invoices[key].discard(stream)
+
+    # --- keys and channels ---
+
+    async def sign_message(self, text: bytes) -> bytes:
+        """Lightning.SignMessage, before its zbase32."""
+        await self._ready()
+        if not text:
+            raise LndError("need a message to sign")
+        return self._node.identity.sign(text)
+
+    async def verify_message(self, text: bytes, signature: bytes) -> tuple[bool, NodePubkey | None]:
+        """Lightning.VerifyMessage: whether the signer is in the graph, and who it is."""
+        await self._ready()
+        if not text:
+            raise LndError("need a message to verify")
+        try:
+            signer = lnd_signature.recover(text, signature)
+        except (Unverified, Malformed):
+            return False, None
+        return self._world.graph.knows(self._node.name, self._world.named(signer.raw)), signer
+
+    async def get_node_info(self, pubkey: bytes) -> Known:
+        """Lightning.GetNodeInfo."""
+        await self._ready()
+        name, graph = self._world.named(pubkey), self._world.graph
+        if not name or not graph.knows(self._node.name, name):
+            raise LndError("unable to find node", Status.NOT_FOUND)
+        node, announced = self._world.nodes[name], graph.announced(name)
+        return Known(
+            pubkey=node.pubkey,
+            alias=name if announced else "",
+            features=_features(node) if announced else frozenset(),
+            announced=announced,
+            channels=tuple(c for c in graph.channels_of(name) if not c.private or self._node.name in c.nodes),
+        )
+
+    async def list_channels(self) -> list[tuple[Channel, bool]]:
+        """Lightning.ListChannels: each channel, and whether it is active."""
+        await self._ready()
+        return [(channel, self._world.live(channel)) for channel in self._world.graph.channels_of(self._node.name)]
+
+    async def channel_balance(self) -> Balances:
+        """Lightning.ChannelBalance."""
+        local = remote = out = back = 0
+        for channel, _ in await self.list_channels():
+            side = channel.side(self._node.name)
+            local += channel.balances[side]
+            remote += channel.balances[1 - side]
+            out += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer == side)
+            back += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer != side)
+        return Balances(local=Msat(local), remote=Msat(remote), unsettled_local=Msat(out), unsettled_remote=Msat(back))
+
+    # --- the ends of connections ---
+
+    def end_streams(self) -> None:
+        """Shut down: every stream ends with status OK, as LND's do; that of the state says why."""
+        for stream in self._streams():
+            stream.end()
+        for state in self._states:
+            state.end(LndError("server exiting"))
+
+    def tear_streams(self) -> None:
+        """Break every connection."""
+        for stream in (*self._streams(), *self._states):
+            stream.tear(LndError(BROKEN, Status.UNAVAILABLE))
+
+    # --- inside ---
+
+    def _streams(self) -> list[LiveStream[SimPayment] | LiveStream[Invoice]]:
+        payments = [stream for streams in self._payments.values() for stream in streams]
+        invoices = [stream for streams in self._single_invoices.values() for stream in streams]
+        return [*payments, *invoices, *self._invoices]
+
+    async def _ready(self) -> None:
+        """Let others run, then refuse if LND could not answer."""
+        await trio.lowlevel.checkpoint()
+        if self.state in NOT_YET:
+            raise LndError(NOT_YET[self.state])
+
+    @contextmanager
+    def _payment_stream(self, payment_hash: PaymentHash) -> Iterator[LiveStream[SimPayment]]:
+        stream = LiveStream[SimPayment]()
+        self._payments[payment_hash].add(stream)
+        try:
+            yield stream
+        finally:
+            self._payments[payment_hash].discard(stream)
+            if not self._payments[payment_hash]:
+                del self._payments[payment_hash]
+
+    def _hear(self, news: News) -> None:
+        if isinstance(news, PaymentChanged):
+            self._hear_payment(news.payment)
+        elif isinstance(news, InvoiceChanged):
+            for listener in self._listeners:
+                listener.hear(news.invoice)
+            for stream in self._single_invoices.get(news.invoice.payment_hash, ()):
+                _send_single(stream, news.invoice)
+        else:
+            for states in self._states:
+                states.put(news.state)
+            self.changed()
+
+    def _hear_payment(self, payment: SimPayment) -> None:
+        streams = self._payments.get(payment.payment_hash, ())
+        lose = bool(streams) and payment.terminal and self.lose_answers > 0
+        self.lose_answers -= lose
+        for stream in streams:
+            if lose:
+                stream.tear(LndError(BROKEN, Status.UNAVAILABLE))
+            else:
+                _send(stream, payment)
+
+
+def _features(node: Node) -> frozenset[int]:
+    return FEATURES | {keysend.FEATURE_BIT} if node.accepts_keysend else FEATURES
+
+
+def _send(stream: LiveStream[SimPayment], payment: SimPayment) -> None:
+    stream.put(payment)
+    if payment.terminal:
+        stream.end()
+
+
+def _send_single(stream: LiveStream[Invoice], invoice: Invoice) -> None:
+    stream.put(invoice)
+    if invoice.state in (InvoiceState.SETTLED, InvoiceState.CANCELED):
+        stream.end()

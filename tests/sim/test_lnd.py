@@ -1,0 +1,92 @@
+import pytest
+import trio
+import trio.testing
+from tests.sim.reader import pay, preimage_of
+
+from impervious.errors import NodeUnavailable, PaymentFailure
+from impervious.model import InvoiceState, NodeState, PaymentStatus
+from impervious.sim import SimNetwork
+from impervious.sim.engine.invoices import Backend
+from impervious.units import Msat
+
+
+async def test_a_lock_lasts_until_it_is_opened(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, lnd = network.node("alice"), network.lnd("alice")
+        lnd.lock()
+        assert (alice.status.state, alice.status.reason != "") == (NodeState.LOCKED, True)
+        with pytest.raises(NodeUnavailable, match="locked"):
+            await pay(alice, network.node("bob").pubkey, 1)
+        lnd.unlock()
+        assert alice.status.ready
+
+
+async def test_a_chain_that_is_behind_is_not_ready(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice").open() as network:
+        network.lnd("alice").set_synced(False)
+        assert network.node("alice").status.state is NodeState.SYNCING
+        with trio.move_on_after(10) as scope:
+            await network.node("alice").wait_ready()
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(network.node("alice").wait_ready)
+            await trio.sleep(1)
+            network.lnd("alice").set_synced(True)
+
+
+async def test_a_delay_keeps_htlcs_in_flight(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        network.lnd("bob").delay_arrivals(100)
+        start = trio.current_time()
+        payment = await pay(network.node("alice"), network.node("bob").pubkey, 1)
+        assert (payment.status, trio.current_time() - start) == (PaymentStatus.SUCCEEDED, 100)
+
+
+async def test_a_node_offline_keeps_its_rpcs_and_loses_its_peers(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, bob = network.node("alice"), network.node("bob")
+        network.lnd("bob").go_offline()
+        assert bob.status.ready
+        assert (await pay(alice, bob.pubkey, 1)).failure is PaymentFailure.INSUFFICIENT_BALANCE
+        network.lnd("bob").go_online()
+        assert (await pay(alice, bob.pubkey, 1)).status is PaymentStatus.SUCCEEDED
+
+
+async def test_a_migration_is_a_restart_that_counts_anew(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        lnd = network.lnd("bob")
+        for number in (1, 2):
+            await pay(network.node("alice"), lnd.pubkey, number)
+        async with lnd.rpcs.subscribe_invoices(add_index=0, settle_index=1) as events:
+            lnd.renumber()
+            assert [event.settle_index async for event in events] in ([], [2])
+        await pay(network.node("alice"), lnd.pubkey, 3)
+        assert [(i.add_index, i.settle_index) for i in lnd.node.invoices] == [(1, 1), (2, 2), (3, 1)]
+        assert lnd.node.invoices.backend is Backend.SQL
+
+
+async def test_a_cancelled_invoice_cannot_be_paid(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        lnd = network.lnd("bob")
+        invoice = lnd.add_invoice(Msat(1000))
+        lnd.cancel_invoice(invoice.payment_hash)
+        assert [i.state for i in lnd.node.invoices] == [InvoiceState.CANCELED]
+
+
+async def test_a_held_keysend_waits_for_its_operator(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        lnd = network.lnd("bob")
+        lnd.hold_keysends(100)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pay, network.node("alice"), lnd.pubkey, 1)
+            await trio.sleep(50)
+            lnd.cancel_invoice(preimage_of(1).payment_hash)
+            await trio.sleep(1)
+        payment = await network.node("alice").track(preimage_of(1).payment_hash)
+        assert payment.failure is PaymentFailure.INCORRECT_PAYMENT_DETAILS
+
+
+def test_an_operator_can_be_asked_who_it_is() -> None:
+    network = SimNetwork.line("alice", "bob")
+    assert network.lnd("alice").name == "alice"
+    assert network.lnd("alice").pubkey == network.node("alice").pubkey

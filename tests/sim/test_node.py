@@ -1,0 +1,72 @@
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+from tests.sim.reader import pay, preimage_of
+
+from impervious.errors import NodeRefused, NodeUnavailable
+from impervious.model import InvoiceCursor, NodeState
+from impervious.node import PaymentNode
+from impervious.sim import SimNetwork
+from impervious.sim.engine.answers import WalletState
+from impervious.units import Msat
+
+
+def test_a_simulated_node_is_a_payment_node() -> None:
+    node: PaymentNode = SimNetwork.line("alice").node("alice")
+    assert node.status.ready
+
+
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        (WalletState.NON_EXISTING, NodeState.LOCKED),
+        (WalletState.WAITING_TO_START, NodeState.STARTING),
+        (WalletState.SERVER_ACTIVE, NodeState.READY),
+    ],
+)
+async def test_every_wallet_state_has_a_meaning(
+    state: WalletState, seen: NodeState, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with SimNetwork.line("alice").open() as network:
+        network.lnd("alice").set_state(state)
+        assert network.node("alice").status.state is seen
+        assert (network.node("alice").status.reason == "") is (seen is NodeState.READY)
+
+
+async def test_every_call_lets_others_run(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, bob = network.node("alice"), network.node("bob").pubkey
+        signature = await alice.sign(b"x")
+        for call in (
+            partial(alice.sign, b"x"),
+            partial(alice.verify, b"x", signature),
+            partial(pay, alice, bob, 1),
+            partial(alice.find_route, bob, Msat(1000), {}, fee_limit=Msat(0)),
+            partial(alice.keysend_support, bob),
+            alice.wait_ready,
+        ):
+            with trio.testing.assert_checkpoints():
+                await call()
+
+
+async def test_an_error_nobody_expects_is_a_refusal(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, bob = network.node("alice"), network.node("bob").pubkey
+        with pytest.raises(NodeRefused, match="timeout_seconds cannot be negative"):
+            await alice.send_keysend(bob, Msat(1000), preimage_of(1), {}, fee_limit=Msat(0), timeout_s=-1)
+
+
+async def test_a_node_that_is_not_ready_still_lets_its_invoices_be_read_when_it_answers(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        await pay(network.node("alice"), network.node("bob").pubkey, 1)
+        network.lnd("bob").set_synced(False)
+        async with network.node("bob").settled_invoices(InvoiceCursor()) as news:
+            assert (await news.receive()).invoice is not None
+        network.lnd("bob").lock()
+        with pytest.raises(NodeUnavailable):
+            async with network.node("bob").settled_invoices(InvoiceCursor()):
+                pass
