@@ -1,0 +1,102 @@
+"""Where every kind of Lightning node is put to the same test: on a simulated network whose operator obeys.
+
+Nothing here waits for time to pass: settlements take none, and what has to stay in flight is held until told otherwise.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from tests.sim.reader import preimage_of
+
+from impervious.model import Payment, Preimage, Records
+from impervious.node import PaymentNode
+from impervious.sim import ChannelSpec, SimLnd, SimNetwork
+from impervious.sim.engine.topology import NodeSpec
+from impervious.units import Msat, Sat
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network of alice, bob and carol in a line, dave who takes no keysends, and erin whom only bob knows."""
+
+    network: SimNetwork
+    node: Callable[[str], PaymentNode]
+
+    @property
+    def alice(self) -> PaymentNode:
+        """Who is put to the test."""
+        return self.node("alice")
+
+    def lnd(self, name: str) -> SimLnd:
+        """What the operator of a node commands."""
+        return self.network.lnd(name)
+
+    async def pay(
+        self,
+        number: int = 1,
+        *,
+        sender: str = "alice",
+        to: str = "carol",
+        amount: int = 1000,
+        records: Records | None = None,
+        fee_limit: int = 5000,
+    ) -> Payment:
+        """A keysend with a preimage of that number."""
+        return await self.node(sender).send_keysend(
+            self.lnd(to).pubkey,
+            Msat(amount),
+            preimage_of(number),
+            records or {},
+            fee_limit=Msat(fee_limit),
+            timeout_s=60,
+        )
+
+    async def subscribed(self, name: str) -> None:
+        """Wait until somebody hears at once what settles at a node."""
+        await until(lambda: self.lnd(name).rpcs.invoice_subscribers > 0)
+
+    async def hold(self, name: str, number: int) -> None:
+        """Wait until a node that holds keysends holds the one of that number."""
+        payment_hash = preimage_of(number).payment_hash
+        async with self.lnd(name).rpcs.subscribe_single_invoice(payment_hash) as changes:
+            async for invoice in changes:
+                if invoice.htlcs:
+                    return
+
+    def release(self, name: str, preimage: Preimage) -> None:
+        """Let it settle what it holds."""
+        self.lnd(name).settle_invoice(preimage)
+
+
+def network() -> SimNetwork:
+    return SimNetwork(
+        ["alice", "bob", "carol", NodeSpec(name="dave", accepts_keysend=False), "erin"],
+        [
+            "alice-bob:1000000",
+            "bob-carol:1000000",
+            "bob-dave:1000000",
+            ChannelSpec(first="bob", second="erin", capacity=Sat(1_000_000), private=True),
+        ],
+        seed=5,
+        latency_s=(0, 0),
+    )
+
+
+@asynccontextmanager
+async def sim_stage() -> AsyncIterator[Stage]:
+    """The nodes of the simulated network themselves."""
+    async with network().open() as opened:
+        yield Stage(network=opened, node=opened.node)
+
+
+STAGES: dict[str, Callable[[], AbstractAsyncContextManager[Stage]]] = {"sim": sim_stage}
+"""Every kind of node that must pass."""
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that a node at the end of a wire learns a little later."""
+    with trio.fail_after(5):
+        while not true():  # noqa: ASYNC110 - nothing tells it
+            await trio.sleep(0.005)
