@@ -3,7 +3,9 @@
 Every command runs `step` after it, so that its consequences are saved and told before the caller goes on.
 """
 
+import math
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import NoReturn, Protocol
 
 import trio
@@ -55,29 +57,45 @@ class Driver:
         self._listeners: dict[str, Callable[[News], None]] = {}
         self._wake = trio.Event()
         self._sleeping_until_s = 0.0
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = 0
 
     def listen(self, name: str, hear: Callable[[News], None]) -> None:
         """Send a node's news to `hear`, which must not call back."""
         self._listeners[name] = hear
 
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call something after a while; at once if there is none."""
+        if delay_s <= 0:
+            call()
+            return
+        self._numbers += 1
+        heappush(self._calls, (trio.current_time() + delay_s, self._numbers, call))
+        self._wake.set()
+
     def step(self) -> None:
         """Do what is due, save it, tell it."""
+        while self._calls and self._calls[0][0] <= trio.current_time():
+            heappop(self._calls)[2]()
         self.engine.advance()
         news, touched = self.engine.take_news(), self.engine.take_touched()
         if self._saver is not None and touched:
             self._saver.save(self.engine.world, touched)
         for item in news:
             self._listeners[item.name](item)
-        due_s = self.engine.world.next_due_s()
-        if due_s is not None and due_s < self._sleeping_until_s:
+        if self._next_due_s() < self._sleeping_until_s:
             self._wake.set()
 
     async def run(self) -> NoReturn:
         """Step whenever something comes due."""
         while True:
-            due_s = self.engine.world.next_due_s()
             self._wake = trio.Event()
-            self._sleeping_until_s = trio.current_time() + 3600 if due_s is None else due_s
+            self._sleeping_until_s = self._next_due_s()
             with trio.move_on_at(self._sleeping_until_s):
                 await self._wake.wait()
             self.step()
+
+    def _next_due_s(self) -> float:
+        due_s = self.engine.world.next_due_s()
+        calls_s = self._calls[0][0] if self._calls else math.inf
+        return calls_s if due_s is None else min(due_s, calls_s)

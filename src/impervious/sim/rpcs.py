@@ -12,7 +12,6 @@ from typing import Final
 import trio
 from grpclib.const import Status
 
-from impervious.background import background
 from impervious.errors import Malformed, Unverified
 from impervious.model import InvoiceState, NodePubkey, PaymentHash
 from impervious.sim.driver import Driver
@@ -240,16 +239,18 @@ class Rpcs:
         await self._ready()
         listener = _InvoiceListener(LiveFilter(add_index=add_index, settle_index=settle_index))
 
-        async def begin() -> None:
-            await trio.sleep(self.registration_delay_s)
-            self._listeners.add(listener)
-            await trio.sleep(self.backlog_delay_s)
+        def register() -> None:
+            if listener.stream in self._invoices:
+                self._listeners.add(listener)
+                self._driver.later(self.backlog_delay_s, read_backlog)
+
+        def read_backlog() -> None:
             listener.begin(self._node.invoices.backlog(add_index=add_index, settle_index=settle_index))
 
         self._invoices.add(listener.stream)
+        self._driver.later(self.registration_delay_s, register)
         try:
-            async with background(begin):
-                yield listener.stream
+            yield listener.stream
         finally:
             self._invoices.discard(listener.stream)
             self._listeners.discard(listener)
