@@ -134,7 +134,9 @@ class NodeState(Enum):
     SYNCING = "syncing"
     """It serves, but its chain is behind."""
     REFUSING = "refusing"
-    """It answers and will not have us: wrong macaroon, wrong node."""
+    """It answers and cannot serve as it is set up: wrong macaroon, keysend off. Looked at again when it restarts."""
+    MISTAKEN = "mistaken"
+    """It is another node than the configuration names. Nothing but a new configuration cures that."""
     READY = "ready"
 
 

@@ -44,8 +44,7 @@ class PaymentNode(Protocol):
         """Wait until it can serve, then tell who it is.
 
         Raises:
-          NodeMisconfigured: it can never serve as configured (another node's key, keysend off, a macaroon that lacks a
-            permission).
+          NodeMisconfigured: it is another node than the configuration names.
         """
         ...
 

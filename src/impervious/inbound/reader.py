@@ -69,7 +69,7 @@ class Inbound:
         """Read for as long as this runs.
 
         Raises:
-          NodeMisconfigured: the Lightning node can never serve as configured.
+          NodeMisconfigured: it is another node than the configuration names.
           StoreError: the database cannot be used.
         """
         async with trio.open_nursery() as nursery:

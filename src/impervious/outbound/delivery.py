@@ -112,7 +112,7 @@ class Delivery:
         """Deliver, or fail, and store which.
 
         Raises:
-          NodeMisconfigured: the Lightning node can never serve as configured.
+          NodeMisconfigured: it is another node than the configuration names.
           StoreError: the database cannot be used.
 
         Cancellation: leaves everything for the next start.

@@ -65,7 +65,7 @@ class Outbound:
         """Deliver for as long as this runs.
 
         Raises:
-          NodeMisconfigured: the Lightning node can never serve as configured.
+          NodeMisconfigured: it is another node than the configuration names.
           StoreError: the database cannot be used.
 
         Cancellation: payments under way go on at the Lightning node; the next start finds out what became of them.

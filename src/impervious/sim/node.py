@@ -12,7 +12,6 @@ from grpclib.const import Status
 
 from impervious.errors import (
     AlreadyPaying,
-    NodeMisconfigured,
     NodeRefused,
     NodeUnavailable,
     NoRoute,
@@ -97,10 +96,16 @@ class SimNode:
 
     async def wait_ready(self) -> NodeInfo:
         """Wait until it can serve, then tell who it is."""
-        while not (status := self.status).ready:
-            if status.state is NodeState.REFUSING:
-                raise NodeMisconfigured(status.reason)
-            await self._rpcs.wait_changed()
+        while True:
+            while not self.status.ready:
+                await self._rpcs.wait_changed()
+            try:
+                with self._asking():
+                    return await self._info()
+            except NodeUnavailable:
+                continue  # it went away between the look and the question
+
+    async def _info(self) -> NodeInfo:
         info = await self._rpcs.get_info()
         return NodeInfo(
             pubkey=info.pubkey,
