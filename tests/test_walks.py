@@ -24,7 +24,7 @@ from impervious.units import Sat
 
 
 async def test_a_message_crosses(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, carol):
         me, you = (await alice.wait_ready()).pubkey, (await carol.wait_ready()).pubkey
         reply_to = uuid4()
         message_id = await alice.messages.send(you, b"hello", amount=Sat(7), reply_to=reply_to)
@@ -42,7 +42,7 @@ async def test_a_message_crosses(tmp_path: Path, wall: Wall, autojump_clock: Moc
 @pytest.mark.parametrize("size", [1, 900, 901, 5000, 100_000])
 async def test_any_size_arrives_whole(tmp_path: Path, wall: Wall, autojump_clock: MockClock, size: int) -> None:
     data = bytes(index * 7 % 256 for index in range(size))
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, carol):
         await alice.messages.send((await carol.wait_ready()).pubkey, data, wait=True)
         [event] = await take(carol, 1)
         assert event.data == data
@@ -52,7 +52,7 @@ async def test_any_size_arrives_whole(tmp_path: Path, wall: Wall, autojump_clock
 
 async def test_many_messages_arrive_once_and_in_order(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
     number = 100
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, carol):
         you = (await carol.wait_ready()).pubkey
         begun = trio.current_time()
         for index in range(number):
@@ -66,7 +66,7 @@ async def test_many_messages_arrive_once_and_in_order(tmp_path: Path, wall: Wall
 
 
 async def test_both_ways_at_once(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, carol):
         me, you = (await alice.wait_ready()).pubkey, (await carol.wait_ready()).pubkey
         for index in range(20):
             await alice.messages.send(you, f"a{index}")
@@ -76,7 +76,7 @@ async def test_both_ways_at_once(tmp_path: Path, wall: Wall, autojump_clock: Moc
             assert [event.data.decode() for event in events] == [f"{prefix}{index}" for index in range(20)]
 
 
-# --- What can go wrong with the Lightning node ---------------------------------------------------------------------------
+# --- What can go wrong with the Lightning node ----------------------------------------------------------------------
 
 
 async def test_a_failure_that_passes_is_tried_again(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
@@ -113,7 +113,7 @@ async def test_a_recipient_without_keysend_is_named(tmp_path: Path, wall: Wall, 
 
 async def test_a_stranger_to_the_graph_fails_at_once(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
     stranger = NodePubkey.parse("02b80cabdf82638aac86948e4c06e82064f547768dcef977677b9ea931ea75bab5")
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, _carol):
         await alice.wait_ready()
         begun = trio.current_time()
         with pytest.raises(DeliveryFailed, match="does not know the recipient"):
@@ -182,7 +182,7 @@ async def test_restarts_of_both_lightning_nodes_lose_nothing(
         assert len(await everything(carol)) == sent
 
 
-# --- Stops and starts of ours ---------------------------------------------------------------------------------------------
+# --- Stops and starts of ours ---------------------------------------------------------------------------------------
 
 
 async def test_what_comes_while_we_are_down_is_there_once_after_a_start(
@@ -226,7 +226,7 @@ async def test_a_sender_that_stops_in_the_middle_goes_on_and_pays_each_part_once
         assert where.network.total() == before
 
 
-# --- Requests that are refused, without effect ----------------------------------------------------------------------------
+# --- Requests that are refused, without effect ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ async def test_a_sender_that_stops_in_the_middle_goes_on_and_pays_each_part_once
 async def test_bad_requests_say_what_to_do(
     tmp_path: Path, wall: Wall, autojump_clock: MockClock, data: bytes, amount: int, error: type[Exception], says: str
 ) -> None:
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, carol):
         await alice.wait_ready()
         with pytest.raises(error, match=says):
             await alice.messages.send((await carol.wait_ready()).pubkey, data, amount=Sat(amount))
@@ -252,7 +252,7 @@ async def test_bad_requests_say_what_to_do(
 
 
 async def test_our_own_pubkey_is_refused(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
-    async with two_nodes(tmp_path, wall) as (where, alice, carol):
+    async with two_nodes(tmp_path, wall) as (_where, alice, _carol):
         with pytest.raises(InvalidArgument, match="own"):
             await alice.messages.send((await alice.wait_ready()).pubkey, b"hello")
 
