@@ -14,7 +14,7 @@ from uuid import UUID
 import trio
 
 from impervious.backoff import delays_s
-from impervious.errors import Malformed, NodeUnavailable, StoreFull, Unverified
+from impervious.errors import Malformed, NodeRefused, NodeUnavailable, StoreFull, Unverified
 from impervious.hub import Hub
 from impervious.inbound import arrival, assembly, turns
 from impervious.inbound.arrival import Arrival, Local, PartArrived, RawArrived, Rejected
@@ -79,28 +79,20 @@ class Inbound:
         raise AssertionError("reading never ends by itself")  # pragma: no cover
 
     async def _read_forever(self) -> NoReturn:
-        rescan = False
         delays = self._delays()
         while True:
             try:
-                rescan, progress = await self._read_once(rescan=rescan)
-            except (NodeUnavailable, StoreFull) as error:
+                if await self._read_once():
+                    delays = self._delays()
+            except (NodeUnavailable, NodeRefused, StoreFull) as error:
                 logger.warning("reading invoices stopped: %s", error)
-                progress = False
-            if progress:
-                delays = self._delays()
-            if not rescan:
-                await trio.sleep(next(delays))
+            await trio.sleep(next(delays))
 
     def _delays(self) -> Iterator[float]:
         return delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random)
 
-    async def _read_once(self, *, rescan: bool) -> tuple[bool, bool]:
-        """Read one subscription to its end.
-
-        Returns:
-          Whether the next one must rescan, and whether this one brought anything.
-        """
+    async def _read_once(self) -> bool:
+        """Read one subscription to its end; tell whether it brought anything."""
         info = await self._node.wait_ready()
         local = self._local = Local(
             pubkey=info.pubkey,
@@ -108,43 +100,34 @@ class Inbound:
             services=self._policy.services,
             max_bytes=self._policy.max_bytes,
         )
-        opened_at = await self._store.read(inbox.invoice_cursor)
+        cursor = await self._store.read(inbox.invoice_cursor)
         progress = False
-        async with self._node.settled_invoices(opened_at, rescan=rescan) as news:
+        async with self._node.settled_invoices(cursor) as news:
             async for first in news:
-                batch = [first, *_ready(news, BATCH - 1)]
-                renumbered = await self._process(batch, local, opened_at.settle_index)
+                await self._process([first, *_ready(news, BATCH - 1)], local)
                 progress = True
-                if renumbered and not rescan:
-                    logger.warning("the Lightning node has renumbered its invoices: reading them again by date")
-                    return True, True
-                if any(item.invoice is None for item in batch):
-                    self._caught_up.set()
-        return False, progress
+        return progress
 
-    async def _process(self, batch: Sequence[InvoiceNews], local: Local, opened_at: int) -> bool:
-        """Store a batch.
-
-        Returns:
-          Whether an unknown invoice carries an index that was behind us when we began: the node counts anew.
-        """
+    async def _process(self, batch: Sequence[InvoiceNews], local: Local) -> None:
+        """Store a batch, everything it causes and the cursor behind it."""
         arrived = [(item.invoice, arrival.read(item.invoice, local)) for item in batch if item.invoice is not None]
 
-        def store(tx: Tx) -> tuple[bool, Sequence[Event]]:
+        def store(tx: Tx) -> Sequence[Event]:
             before = len(tx.events)
-            new = [invoice for invoice, what in arrived if self._process_one(tx, invoice, what, local)]
+            for invoice, what in arrived:
+                self._process_one(tx, invoice, what, local)
             inbox.set_invoice_cursor(tx, batch[-1].cursor)
-            return any(0 < invoice.settle_index <= opened_at for invoice in new), tx.events[before:]
+            return tx.events[before:]
 
-        renumbered, events = await self._store.write(store)
-        for event in events:
+        for event in await self._store.write(store):
             _log_received(event)
-        return renumbered
+        if len(arrived) < len(batch):  # one of the news said: that was everything
+            self._caught_up.set()
 
-    def _process_one(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> bool:
-        """Do what an invoice causes, or put it into quarantine. False: it was processed before."""
+    def _process_one(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
+        """Do what an invoice causes, unless it was done before, or put it into quarantine."""
         if not inbox.is_new_invoice(tx, invoice.payment_hash):
-            return False
+            return
         try:
             with tx.attempt():
                 self._apply(tx, invoice, what, local)
@@ -154,7 +137,6 @@ class Inbound:
             if not isinstance(error, Malformed | Unverified):
                 logger.exception("invoice %s: put into quarantine", invoice.payment_hash.hex())
             _quarantine(tx, invoice, what, str(error) or type(error).__name__)
-        return True
 
     def _apply(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
         if isinstance(what, PartArrived):
