@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from tests.contract.stage import network as contract_network
 from tests.sim.reader import preimage_of
 
 from impervious.pb import lnrpc, routerrpc
 from impervious.rpc import Channel, client_context, open_channel
-from impervious.sim import ChannelSpec, NodeSpec, SimLnd, SimNetwork
+from impervious.sim import SimLnd, SimNetwork
 from impervious.sim.face import Credentials, LndFace
 from impervious.sim.face.permissions import Permission
-from impervious.units import Sat
 from impervious.wire.keysend import PREIMAGE_RECORD
 
 
@@ -53,20 +53,9 @@ class Served:
 
 @asynccontextmanager
 async def served(folder: Path, *names: str) -> AsyncIterator[Served]:
-    """Alice, bob and carol in a line, dave without keysend, erin behind a private channel; some have open ports."""
-    network = SimNetwork(
-        ["alice", "bob", "carol", NodeSpec(name="dave", accepts_keysend=False), "erin"],
-        [
-            "alice-bob:1000000",
-            "bob-carol:1000000",
-            "bob-dave:1000000",
-            ChannelSpec(first="bob", second="erin", capacity=Sat(1_000_000), private=True),
-        ],
-        seed=5,
-        latency_s=(0, 0),
-    )
+    """The network of the contract suite; some of its nodes have open ports."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(network.open())
+        network = await stack.enter_async_context(contract_network().open())
         nursery = await stack.enter_async_context(trio.open_nursery())
         world = Served(network, nursery, folder)
         for name in names:
