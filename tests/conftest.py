@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+import hypothesis
 import pytest
 import trio
 import trio.testing
 
 T = TypeVar("T")
+
+hypothesis.settings.register_profile("ours", deadline=None)  # no test asserts a time
+hypothesis.settings.load_profile("ours")
 
 
 async def inline(function: Callable[[], T], /, *, limiter: trio.CapacityLimiter) -> T:
