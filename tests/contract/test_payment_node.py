@@ -280,6 +280,7 @@ async def test_a_node_that_goes_away_leaves_the_outcome_open(cleanly: bool, stag
             stage.lnd("alice").stop()
         else:
             stage.lnd("alice").kill()
+    await until(lambda: stage.alice.status.state is NodeState.AWAY)
     stage.release("carol", preimage_of(1))
     stage.lnd("alice").start()
     with trio.fail_after(10):

@@ -157,7 +157,10 @@ async def test_a_migration_of_the_node_loses_nothing(stage: Stage) -> None:
     async with carol.settled_invoices(InvoiceCursor()) as news:
         _, cursor = await caught_up(news)
     await trio.sleep(1)  # a node that migrates is away for longer
+    stage.lnd("carol").stop()
+    await until(lambda: carol.status.state is NodeState.AWAY)
     stage.lnd("carol").renumber()
+    stage.lnd("carol").start()
     with trio.fail_after(10):
         await carol.wait_ready()
     await stage.pay(100)

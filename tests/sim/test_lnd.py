@@ -65,6 +65,14 @@ async def test_a_migration_is_a_restart_that_counts_anew(autojump_clock: trio.te
         assert lnd.node.invoices.backend is Backend.SQL
 
 
+async def test_a_stopped_node_migrates_and_stays_stopped(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        lnd = network.lnd("bob")
+        lnd.stop()
+        lnd.renumber()
+        assert (network.node("bob").status.state, lnd.node.invoices.backend) == (NodeState.AWAY, Backend.SQL)
+
+
 async def test_a_cancelled_invoice_cannot_be_paid(autojump_clock: trio.testing.MockClock) -> None:
     async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
         lnd = network.lnd("bob")

@@ -151,10 +151,18 @@ class SimLnd:
         self.node.settle_gap_s = gap_s
 
     def renumber(self) -> None:
-        """Migrate its invoices from the key-value database to native SQL: indexes change, and so do their rules."""
-        self.stop()
+        """Migrate its invoices from the key-value database to native SQL: indexes change, and so do their rules.
+
+        It takes a restart, unless the node is stopped: then it stays so.
+        """
+        was_up = self.rpcs.up
+        if was_up:
+            self.stop()
         self._engine.renumber(self.name)
-        self.start()
+        if was_up:
+            self.start()
+        else:
+            self._driver.step()
 
     def skip_indexes(self, *, added: int = 0, settled: int = 0) -> None:
         """Leave gaps in its invoices' counters."""
