@@ -45,8 +45,8 @@ async def serve_grpcio(files: list[str]) -> None:
 
         async def Sleep(self, request: Any, context: Any) -> Any:
             nonlocal cancelled
-            yield payload(text="asleep")
             try:
+                yield payload(text="asleep")
                 await asyncio.sleep(3600)
             finally:
                 cancelled += 1

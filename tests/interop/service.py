@@ -66,8 +66,8 @@ class Peer:
 
     async def _sleep(self, stream: Any) -> None:
         await stream.recv_message()
-        await stream.send_message(self.payload(text="asleep"))
         try:
+            await stream.send_message(self.payload(text="asleep"))
             await self.sleep(3600)
         finally:
             self.cancelled += 1

@@ -13,8 +13,10 @@ from grpclib.metadata import Deadline
 
 from impervious.pb.grpc.health.v1 import HealthCheckRequest as Text
 from impervious.rpc import CallInfo
+from impervious.rpc.link import Wakeup
 from impervious.rpc.server_stream import Peer
 from impervious.wire.grpc.headers import Metadata
+from impervious.wire.grpc.status import Outcome
 
 from .pair import CHAT, COUNT, CUSTOM, CUSTOM_UNARY, FAIL, LIST, SLEEP, UNARY, TextStream, connected
 
@@ -322,6 +324,25 @@ async def test_a_handler_that_outlives_the_deadline_is_answered_for(autojump_clo
             with pytest.raises(GRPCError, match="before the answer was ready") as caught:
                 await stream.recv_message()
         assert caught.value.status is Status.DEADLINE_EXCEEDED
+
+
+async def test_a_deadline_that_both_ends_notice_is_told_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected() as pair:
+        async with pair.channel.request(SLEEP, Cardinality.UNARY_UNARY, Text, Text, timeout=5) as stream:
+            await stream.send_message(Text())
+
+            class AtTheSameMoment(Wakeup):
+                async def wait(self) -> None:
+                    try:
+                        await super().wait()
+                    finally:
+                        assert stream._call is not None
+                        stream._call.outcome = Outcome(Status.DEADLINE_EXCEEDED, "says the server")
+
+            stream.readable = AtTheSameMoment()
+            with pytest.raises(GRPCError, match="no answer within the time given"):
+                await stream.recv_message()
+        assert await pair.unary() == "hello"
 
 
 # --- Leaving early ----------------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class RawStream:
         self._call: ClientCall | None = None
         self._passed = 0
         self._told = False
+        """The caller has been told how the call ended, and need not be told again."""
         self._sending = False
 
     def wake(self) -> None:
@@ -152,6 +153,7 @@ class RawStream:
             try:
                 data = connection.read(call)
             except GRPCError:
+                self._told = True
                 self.abort()
                 raise
             if data is not None:
@@ -210,6 +212,7 @@ class RawStream:
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _too_late(self) -> GRPCError:
+        self._told = True  # the server may say the same at the same moment
         return GRPCError(Status.DEADLINE_EXCEEDED, f"{self.route}: no answer within the time given")
 
     def _started(self) -> ClientCall:
