@@ -13,8 +13,10 @@ from grpclib.metadata import Deadline
 
 from impervious.pb.grpc.health.v1 import HealthCheckRequest as Text
 from impervious.rpc import CallInfo
+from impervious.rpc.link import Wakeup
 from impervious.rpc.server_stream import Peer
 from impervious.wire.grpc.headers import Metadata
+from impervious.wire.grpc.status import Outcome
 
 from .pair import CHAT, COUNT, CUSTOM, CUSTOM_UNARY, FAIL, LIST, SLEEP, UNARY, TextStream, connected
 
@@ -324,6 +326,25 @@ async def test_a_handler_that_outlives_the_deadline_is_answered_for(autojump_clo
         assert caught.value.status is Status.DEADLINE_EXCEEDED
 
 
+async def test_a_deadline_that_both_ends_notice_is_told_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected() as pair:
+        async with pair.channel.request(SLEEP, Cardinality.UNARY_UNARY, Text, Text, timeout=5) as stream:
+            await stream.send_message(Text())
+
+            class AtTheSameMoment(Wakeup):
+                async def wait(self) -> None:
+                    try:
+                        await super().wait()
+                    finally:
+                        assert stream._call is not None
+                        stream._call.outcome = Outcome(Status.DEADLINE_EXCEEDED, "says the server")
+
+            stream.readable = AtTheSameMoment()
+            with pytest.raises(GRPCError, match="no answer within the time given"):
+                await stream.recv_message()
+        assert await pair.unary() == "hello"
+
+
 # --- Leaving early ----------------------------------------------------------------------------------------------------
 
 
@@ -398,14 +419,10 @@ async def test_the_status_is_seen_also_when_the_response_is_not_read(autojump_cl
                 async with pair.channel.request(CUSTOM_UNARY, Cardinality.UNARY_UNARY, Text, Text) as stream:
                     await stream.send_message(Text())
 
-            async def take_one() -> None:
-                async with pair.channel.unary_stream(CUSTOM, Text(), Text) as stream:
-                    assert await stream.recv_message() is not None
-                    await trio.testing.wait_all_tasks_blocked()
-
-            # Of a stream, only what has arrived counts.
-            with pytest.raises(GRPCError, match="after all"):
-                await take_one()
+            # Who leaves a stream has what they wanted; how it would have ended is no error of theirs.
+            async with pair.channel.unary_stream(CUSTOM, Text(), Text) as stream:
+                assert await stream.recv_message() is not None
+                await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_an_early_answer_ends_the_upload(autojump_clock: trio.testing.MockClock) -> None:
@@ -487,6 +504,67 @@ async def test_two_tasks_at_one_end_of_a_stream(autojump_clock: trio.testing.Moc
                     await trio.testing.wait_all_tasks_blocked()
                     await stream.end()
     assert sorted(busy) == ["ServerStream", "Stream"]
+
+
+async def test_two_tasks_sending_on_one_stream(autojump_clock: trio.testing.MockClock) -> None:
+    busy: list[str] = []
+    large = Text(service="x" * 2_000_000)
+
+    async def send_twice(stream: object) -> None:
+        async def send() -> None:
+            try:
+                await stream.send_message(large)  # type: ignore[attr-defined]  # either side's stream
+            except trio.BusyResourceError:
+                busy.append(type(stream).__name__)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(send)
+
+    async def handler(stream: TextStream) -> None:
+        assert await stream.recv_message() == large
+        await send_twice(stream)
+
+    with trio.fail_after(5):
+        async with connected() as pair:
+            pair.play.custom = handler
+            async with pair.channel.request(CUSTOM, Cardinality.STREAM_STREAM, Text, Text) as stream:
+                await send_twice(stream)
+                assert await stream.recv_message() == large
+                assert await stream.recv_message() is None
+    assert busy == ["Stream", "ServerStream"]
+
+
+async def test_an_answer_that_ends_within_a_message(autojump_clock: trio.testing.MockClock) -> None:
+    async def handler(stream: TextStream) -> None:
+        await stream.send_initial_metadata()
+        stream._connection.send(stream.call, b"\x00\x00\x00\x00\x09half")
+
+    with trio.fail_after(5):
+        async with connected() as pair:
+            pair.play.custom = handler
+            async with pair.channel.unary_stream(CUSTOM, Text(), Text) as stream:
+                with pytest.raises(GRPCError, match="within a message") as caught:
+                    await stream.recv_message()
+            assert caught.value.status is Status.INTERNAL
+
+
+@pytest.mark.parametrize(
+    ("details", "received"), [(None, None), (b"raw", b"raw"), (Text(service="x"), b"\n\x01x"), (["other"], None)]
+)
+async def test_details_of_an_error(
+    details: object, received: bytes | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def handler(stream: TextStream) -> None:
+        await trio.lowlevel.checkpoint()
+        raise GRPCError(Status.ABORTED, None, details)
+
+    with trio.fail_after(5):
+        async with connected() as pair:
+            pair.play.custom = handler
+            with pytest.raises(GRPCError) as caught:
+                await pair.channel.unary_unary(CUSTOM_UNARY, Text(), Text)
+            assert (caught.value.message, caught.value.details) == (None, received)
 
 
 async def test_the_handler_misuses_a_stream(autojump_clock: trio.testing.MockClock) -> None:

@@ -7,9 +7,8 @@ Calls beyond the server's stream limit wait their turn, first come first served.
 """
 
 import math
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,13 +21,15 @@ from hpack import NeverIndexedHeaderTuple
 from impervious.wire.grpc.headers import Header, MetadataLike, encode_metadata, encode_timeout
 
 from .client_link import ClientLink, ConnectFailed
-from .client_stream import BaseStream, CallHost, ResponseStream, Stream
+from .client_stream import ResponseStream, Stream
 from .limits import ChannelLimits
 from .link import TRANSPORT_ERRORS, cause
 from .message import Message, Request, Response, parse
-from .tls import require_http2
+from .raw_stream import CallHost, RawStream
 
 _USER_AGENT: Final = b"impervious-grpc"
+_CONNECT_ERRORS: Final = (*TRANSPORT_ERRORS, ConnectFailed, UnicodeError)
+"""What can go wrong before the first call; UnicodeError is for a host that can be no DNS name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class Channel:
         *,
         authority: str,
         scheme: str,
-        metadata: MetadataLike | None,
+        metadata: list[Header],
         limits: ChannelLimits,
     ) -> None:
         self.limits = limits
@@ -75,7 +76,7 @@ class Channel:
         self._dial = dial
         self._authority = authority
         self._scheme = scheme
-        self._metadata = encode_metadata(metadata)
+        self._metadata = metadata
         self._link: ClientLink | None = None
         self._attempt: _Attempt | None = None
         self._connections_made = 0
@@ -106,6 +107,10 @@ class Channel:
           deadline: the same as a point in time; the earlier one counts.
           metadata: added to the channel's.
 
+        betterproto2's stubs work on it, but for methods where both sides stream: those start an asyncio task. Its stubs
+        for streamed responses leave a generator to the garbage collector when they are left early; `unary_stream`
+        does not.
+
         Raises:
           ValueError: metadata that gRPC does not allow.
         """
@@ -131,7 +136,7 @@ class Channel:
         Cancellation:
           Tells the server to stop. Whether it had acted already is unknown.
         """
-        stream = BaseStream(self, route, self._call_metadata(metadata), math.inf)
+        stream = RawStream(self, route, self._call_metadata(metadata), math.inf)
         try:
             data = await stream.exchange(request)
         except BaseException:
@@ -188,7 +193,7 @@ class Channel:
         # Every timeout differs: kept out of the compression table, or it would drive everything else out of it.
         return [*prefix, NeverIndexedHeaderTuple(b"grpc-timeout", encode_timeout(timeout_s)), *metadata]
 
-    async def take_slot(self, stream: BaseStream) -> CallHost:
+    async def take_slot(self, stream: RawStream) -> CallHost:
         """A connection that is up, with a slot for one call of `stream` on it. One attempt to connect at most.
 
         Raises:
@@ -200,7 +205,7 @@ class Channel:
             if link is None or not link.connection.accepts_calls():
                 if tried:
                     why = "the connection was closed at once" if link is None else link.why
-                    raise GRPCError(Status.UNAVAILABLE, f"cannot use {self._authority}: {why}")
+                    raise GRPCError(Status.UNAVAILABLE, f"{self._authority} takes no calls: {why}")
                 tried = True
                 await self._connect()
                 continue
@@ -234,7 +239,7 @@ class Channel:
             attempt.failure = None
         except trio.TooSlowError:
             attempt.failure = f"cannot connect to {self._authority}: no answer within {self.limits.connect_s:g} s"
-        except (*TRANSPORT_ERRORS, ConnectFailed, ssl.SSLError) as error:
+        except _CONNECT_ERRORS as error:
             attempt.failure = f"cannot connect to {self._authority}: {cause(error)}"
         finally:
             self._attempt = None
@@ -245,87 +250,3 @@ class Channel:
         self._closed = True
         if self._link is not None:
             self._link.say_goodbye()
-
-
-@asynccontextmanager
-async def open_channel(
-    host: str,
-    port: int,
-    *,
-    ssl_context: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-    metadata: Mapping[str, str | bytes] | None = None,
-    limits: ChannelLimits | None = None,
-) -> AsyncIterator[Channel]:
-    """A channel to a server, usable inside the block. Nothing is dialled before the first call.
-
-    Args:
-      host: name or address.
-      port: TCP port.
-      ssl_context: for TLS (see `client_context`); ALPN h2 and TLS 1.2 are set on it. None for plaintext.
-      server_hostname: name that the certificate must carry, if it is not `host`.
-      metadata: sent with every call.
-      limits: sizes and times.
-
-    Raises:
-      ValueError: metadata that gRPC does not allow.
-    """
-    if ssl_context is not None:
-        require_http2(ssl_context)
-
-    async def dial() -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream(host, port)
-        if ssl_context is None:
-            return stream
-        return await _handshake(trio.SSLStream(stream, ssl_context, server_hostname=server_hostname or host))
-
-    name = server_hostname or host
-    authority = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    scheme = "http" if ssl_context is None else "https"
-    async with open_channel_over(dial, authority=authority, scheme=scheme, metadata=metadata, limits=limits) as channel:
-        yield channel
-
-
-async def _handshake(stream: "trio.SSLStream[trio.SocketStream]") -> trio.abc.Stream:
-    try:
-        await stream.do_handshake()
-        if stream.selected_alpn_protocol() != "h2":
-            raise ssl.SSLError("the server does not offer HTTP/2 (ALPN h2)")
-    except BaseException:
-        await trio.aclose_forcefully(stream)
-        raise
-    return stream
-
-
-@asynccontextmanager
-async def open_channel_over(
-    dial: Dial,
-    *,
-    authority: str,
-    scheme: str = "http",
-    metadata: Mapping[str, str | bytes] | None = None,
-    limits: ChannelLimits | None = None,
-) -> AsyncIterator[Channel]:
-    """A channel over any byte stream: a Unix socket, a tunnel, a pair of streams in memory.
-
-    Args:
-      dial: makes a new connected transport each time it is called.
-      authority: what the server is called in requests and errors.
-      scheme: "http" or "https", as the server is to see it.
-      metadata: sent with every call.
-      limits: sizes and times.
-    """
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        channel = Channel(
-            nursery, dial, authority=authority, scheme=scheme, metadata=metadata, limits=limits or ChannelLimits()
-        )
-        try:
-            yield channel
-        except Exception as error:
-            failure = error
-        finally:
-            channel.close()
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure  # out here, because the nursery would put it into a group

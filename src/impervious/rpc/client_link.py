@@ -12,9 +12,9 @@ import trio
 from impervious.wire.grpc.client import ClientCall, ClientConnection
 from impervious.wire.grpc.headers import Header
 
-from .client_stream import BaseStream
 from .limits import ChannelLimits
 from .link import CLEANUP_S, TRANSPORT_ERRORS, Link, Wakeup, cause
+from .raw_stream import RawStream
 
 
 class ConnectFailed(Exception):
@@ -32,27 +32,35 @@ class ClientLink:
     def __init__(self, stream: trio.abc.Stream, limits: ChannelLimits) -> None:
         self.connection = ClientConnection(limits.tuning())
         self.slots = trio.CapacityLimiter(math.inf)
-        self.why = "the server closed the connection"
+        self._why = "the channel was closed"  # by cancellation, unless something else is known
         self._limits = limits
         self._link: Link[ClientCall] = Link(stream, self.connection, self._wake)
-        self._streams: dict[ClientCall, BaseStream] = {}
+        self._streams: dict[ClientCall, RawStream] = {}
         self._first_call = Wakeup()
         self._scope = trio.CancelScope()
 
+    @property
+    def why(self) -> str:
+        """Why this connection takes no calls."""
+        goaway = self.connection.goaway
+        if goaway is None:
+            return self._why
+        return f"{self._why} after {goaway}" if self.connection.over else str(goaway)
+
     # --- For the streams ----------------------------------------------------------------------------------------------
 
-    async def take_slot(self, stream: BaseStream) -> None:
+    async def take_slot(self, stream: RawStream) -> None:
         """Wait for a slot under the server's stream limit, first come first served."""
         try:
             self.slots.acquire_on_behalf_of_nowait(stream)
         except trio.WouldBlock:
             await self.slots.acquire_on_behalf_of(stream)
 
-    def give_up_slot(self, stream: BaseStream) -> None:
+    def give_up_slot(self, stream: RawStream) -> None:
         """Free a slot for which no call was opened."""
         self.slots.release_on_behalf_of(stream)
 
-    def start(self, stream: BaseStream, headers: list[Header], *, end: bool) -> ClientCall:
+    def start(self, stream: RawStream, headers: list[Header], *, end: bool) -> ClientCall:
         """Open a call that wakes `stream`, which holds a slot."""
         call = self.connection.open(headers, end=end)
         self._streams[call] = stream
@@ -101,10 +109,14 @@ class ClientLink:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._link.write)
                 nursery.start_soon(self._watch)
-                await self._link.read(after_read)
+                try:
+                    await self._link.read(after_read)
+                finally:
+                    self.connection.over = True  # callers get the reason below, once it is known
+                self._why = "the server closed the connection"
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
-            self.why = f"the connection broke: {cause(group)}"
+            self._why = f"the connection broke: {cause(group)}"
         finally:
             self._lose()
             with trio.move_on_after(CLEANUP_S, shield=True):
@@ -139,8 +151,6 @@ class ClientLink:
             self._scope.cancel()
 
     def _lose(self) -> None:
-        if self.connection.goaway is not None:
-            self.why = f"{self.why} after {self.connection.goaway}"
         self._wake(self.connection.lose(self.why))
         # Whoever waits for a slot here has to look elsewhere.
         self.slots.total_tokens = math.inf

@@ -2,19 +2,15 @@
 
 `receive` takes bytes and returns the calls for which something changed; methods change state and leave bytes to be
 taken with `take_outgoing`. Windows are handed back when a message is consumed, never on arrival, so unread calls fill
-their own windows and nothing more. h2 closes its state machine on any GOAWAY, while gRPC servers send one to say
-"finish what you have": the override here keeps the machine open and reports the frame. It replaces a private method of
-h2, hence the pin in pyproject.toml and the tests of what h2 does without and with it.
+their own windows and nothing more.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -29,57 +25,13 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes
-from hyperframe.frame import Frame, GoAwayFrame
+from hyperframe.frame import GoAwayFrame
 
 from .framing import Budget, Inbox
 from .headers import Header
-
-ALL_STREAMS: Final = 2**31 - 1
-"""The highest stream id there is; as last id in a GOAWAY it means "not yet decided" (RFC 9113, 6.8)."""
-
-_DEFAULT_WINDOW_BYTES: Final = 65_535
-"""Where every window starts (RFC 9113, 6.9.2)."""
-
-
-class PeerError(Exception):
-    """The peer broke HTTP/2. The connection is over; what `take_outgoing` still holds tells the peer why."""
-
-
-@dataclass(frozen=True, slots=True)
-class GoAway:
-    """A GOAWAY frame from the peer."""
-
-    last_stream_id: int
-    """No call above this id was or will be handled."""
-    code: ErrorCodes | int
-    reason: str
-    """Debug text of the peer, such as grpc-go's "too_many_pings"."""
-
-    def __str__(self) -> str:
-        name = self.code.name if isinstance(self.code, ErrorCodes) else str(self.code)
-        return f"GOAWAY {name} ({self.reason})" if self.reason else f"GOAWAY {name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """Sizes of one connection."""
-
-    message_bytes: int
-    """Longest message accepted; checked on its prefix, before it is collected."""
-    stream_window_bytes: int
-    """How much a peer may send on a call that nobody reads."""
-    connection_window_bytes: int
-    """The same for all calls together. Larger than one stream's, or one unread call would stop all others."""
-    header_list_bytes: int
-    """Longest header list accepted, uncompressed (SETTINGS_MAX_HEADER_LIST_SIZE)."""
-    backlog_bytes: int
-    """Bytes waiting to be written beyond which calls get no room to send."""
-
-    def __post_init__(self) -> None:
-        if not _DEFAULT_WINDOW_BYTES <= self.stream_window_bytes < self.connection_window_bytes < 2**31:
-            raise ValueError("windows must satisfy 65535 <= stream window < connection window < 2**31")
+from .http2 import GoAway, PeerError, Tuning, open_http2
 
 
 class Call:
@@ -104,18 +56,7 @@ class Call:
 C = TypeVar("C", bound=Call)
 
 
-class _Http2(H2Connection):
-    """h2, but GOAWAY does not end the connection: the transport's end does."""
-
-    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
-        event = ConnectionTerminated()
-        event.error_code = ErrorCodes(frame.error_code) if frame.error_code in list(ErrorCodes) else frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = frame.additional_data or None
-        return [], [event]
-
-
-class Connection(Generic[C]):
+class Connection(ABC, Generic[C]):
     """One HTTP/2 connection and its calls.
 
     Attributes:
@@ -130,7 +71,7 @@ class Connection(Generic[C]):
         self.settled = False
         """The peer's SETTINGS have arrived: it speaks HTTP/2 and we know its limits."""
         self.over = False
-        """The transport is gone or the peer broke HTTP/2: h2 takes no more."""
+        """The transport is gone or the peer broke HTTP/2: h2 takes no more, and what is sent goes nowhere."""
         self.pongs = 0
         self._tuning = tuning
         self._budget = budget
@@ -138,40 +79,10 @@ class Connection(Generic[C]):
         self._changed: dict[C, None] = {}
         self._blocked: dict[C, None] = {}
         self._outgoing = bytearray()
-        self._h2 = self._open_http2(client_side=client_side, max_calls=max_calls)
+        self._h2 = open_http2(tuning, client_side=client_side, max_calls=max_calls)
         self._stream_step = tuning.stream_window_bytes // 4
         self._connection_step = tuning.connection_window_bytes // 4
         self._drain_h2()
-
-    def _open_http2(self, *, client_side: bool, max_calls: int | None) -> _Http2:
-        tuning = self._tuning
-        h2 = _Http2(
-            H2Configuration(
-                client_side=client_side,
-                header_encoding=None,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-                validate_inbound_headers=not client_side,
-                normalize_inbound_headers=False,
-            )
-        )
-        settings = h2.local_settings
-        settings[SettingCodes.INITIAL_WINDOW_SIZE] = tuning.stream_window_bytes
-        settings[SettingCodes.MAX_HEADER_LIST_SIZE] = tuning.header_list_bytes
-        if client_side:
-            settings[SettingCodes.ENABLE_PUSH] = 0
-        if max_calls is not None:
-            settings[SettingCodes.MAX_CONCURRENT_STREAMS] = max_calls
-        # In force at once: what goes into the preface is what we mean, and the peer cannot send before it has read it.
-        settings.acknowledge()
-        h2.decoder.max_header_list_size = tuning.header_list_bytes
-        h2.initiate_connection()
-        if max_calls is not None:
-            # h2 ends the whole connection over one stream too many. We refuse that stream instead (RFC 9113, 5.1.2).
-            settings[SettingCodes.MAX_CONCURRENT_STREAMS] = ALL_STREAMS
-            settings.acknowledge()
-        h2.increment_flow_control_window(tuning.connection_window_bytes - _DEFAULT_WINDOW_BYTES)
-        return h2
 
     # --- Bytes in, bytes out ------------------------------------------------------------------------------------------
 
@@ -186,10 +97,11 @@ class Connection(Generic[C]):
         """
         try:
             events = self._h2.receive_data(data)
+            self._h2.refuse_overlong_frame()
         except ProtocolError as error:
             self._drain_h2()
             self.over = True
-            raise PeerError(str(error) or type(error).__name__) from error
+            raise PeerError(f"{type(error).__name__}: {error}") from error
         for event in events:
             self._handle(event)
         self._drain_h2()
@@ -243,9 +155,10 @@ class Connection(Generic[C]):
           How many bytes were queued. Fewer than given: wait until the call changes, then go on with the rest.
         """
         h2, stream_id, size = self._h2, call.stream_id, len(data)
-        room = min(h2.local_flow_control_window(stream_id), size)
-        if self.backlog_bytes >= self._tuning.backlog_bytes:
+        if self.over or self.backlog_bytes >= self._tuning.backlog_bytes:
             room = 0
+        else:
+            room = min(h2.local_flow_control_window(stream_id), size)
         sent = 0
         while sent < room:
             step = min(room - sent, h2.max_outbound_frame_size)
@@ -264,8 +177,10 @@ class Connection(Generic[C]):
         return sent
 
     def _send_headers(self, stream_id: int, headers: Sequence[Header], *, end: bool) -> None:
+        if self.over:
+            return
         # h2 has seen all that was received, its events reach us one by one: the stream may be reset already.
-        with suppress(StreamClosedError):
+        with suppress(StreamClosedError, StreamIDTooLowError):
             self._h2.send_headers(stream_id, headers, end_stream=end)
         self._drain_h2()
 
@@ -308,7 +223,13 @@ class Connection(Generic[C]):
 
     def _credit_connection(self, consumed_bytes: int) -> None:
         self._credit_bytes += consumed_bytes
-        if self._credit_bytes >= self._connection_step and not self.over:
+        if self.over or not self._credit_bytes:
+            return
+        # Saved up, but not while unread calls take up most of the window: the others then live from hand to mouth.
+        if (
+            max(self._credit_bytes, self._connection_step - self._h2.inbound_flow_control_window)
+            >= self._connection_step
+        ):
             self._h2.increment_flow_control_window(self._credit_bytes)
             self._credit_bytes = 0
             self._drain_h2()
@@ -334,8 +255,9 @@ class Connection(Generic[C]):
         elif isinstance(event, ConnectionTerminated):
             self._on_goaway(event)
 
+    @abstractmethod
     def _on_headers(self, event: RequestReceived | ResponseReceived) -> None:
-        raise NotImplementedError
+        """The first header list of a call."""
 
     def _on_data(self, event: DataReceived) -> None:
         call = self.calls.get(event.stream_id)
@@ -346,14 +268,17 @@ class Connection(Generic[C]):
             call.inbox.feed(event.data, event.flow_controlled_length)
             self._changed[call] = None
 
+    @abstractmethod
     def _on_trailers(self, event: TrailersReceived) -> None:
-        raise NotImplementedError
+        """The second, and last."""
 
+    @abstractmethod
     def _on_stream_ended(self, event: StreamEnded) -> None:
-        raise NotImplementedError
+        """The peer has sent all it will."""
 
+    @abstractmethod
     def _on_stream_reset(self, event: StreamReset) -> None:
-        raise NotImplementedError
+        """The peer, or h2 for its sake, has ended a call."""
 
     def _on_window_updated(self, event: WindowUpdated) -> None:
         if event.stream_id == 0:
@@ -366,6 +291,7 @@ class Connection(Generic[C]):
 
     def _on_settings(self, event: RemoteSettingsChanged) -> None:
         self.settled = True
+        self._h2.limit_compression_table()
         if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
             self._unblock_all()
 
