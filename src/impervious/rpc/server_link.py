@@ -99,7 +99,8 @@ class ServerLink:
         self._idle_since = trio.current_time()
         self._departing = False
         self._leaving = False
-        self._nursery: trio.Nursery | None = None
+        self._nursery: trio.Nursery
+        """Open while `run` runs."""
 
     @property
     def calls_open(self) -> int:
@@ -116,7 +117,11 @@ class ServerLink:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._expire)
-                await self._link.read(self._after_read)
+                try:
+                    await self._link.read(self._after_read)
+                finally:
+                    # Before the handlers notice: what they still try to send must go nowhere.
+                    self._wake(self.connection.lose())
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
             logger.info("%s: connection ended: %s", self._peer.address, cause(group))
@@ -124,7 +129,6 @@ class ServerLink:
             # The outermost boundary of a connection: a bug that one client can reach must not take the others down.
             logger.exception("%s: connection failed", self._peer.address)
         finally:
-            self._wake(self.connection.lose())
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await self._link.close()
             self.finished.set()
@@ -170,7 +174,7 @@ class ServerLink:
         self._departing = True
 
     def _leave_if_done(self) -> None:
-        if self._streams or self._leaving or self._nursery is None:
+        if self._streams or self._leaving:
             return
         if self._departing or self.connection.done:
             self._leaving = True
@@ -209,7 +213,7 @@ class ServerLink:
             self.connection.finish(call, Outcome(Status.UNIMPLEMENTED, f"no such method: {call.path[:200]}"))
         elif len(self._streams) >= self._limits.calls:
             self.connection.refuse(call)
-        elif self._nursery is not None:
+        else:
             stream: ServerStream[Message, Message] = ServerStream(
                 call, self._link, self.connection, handler, self._peer
             )
