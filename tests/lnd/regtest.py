@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -116,6 +116,9 @@ class Btcd:
         ]
         return subprocess.run(["btcctl", *options, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
+    def height(self) -> int:
+        return int(self._call("getblockcount").stdout)
+
     def mine(self, blocks: int) -> None:
         done = self._call("generate", str(blocks))
         assert done.returncode == 0, done.stderr
@@ -128,9 +131,11 @@ class Btcd:
 class Lnd:
     """One lnd."""
 
-    def __init__(self, name: str, folder: Path, chain: Btcd) -> None:
+    def __init__(self, name: str, folder: Path, chain: Btcd, options: Sequence[str] = ()) -> None:
         self.name = name
         self.folder = folder
+        self.options = options
+        """Besides those that every node here has."""
         folder.mkdir(parents=True)
         self.rpc_port, self.peer_port = free_port(), free_port()
         self._chain = chain
@@ -150,8 +155,8 @@ class Lnd:
     def macaroon(self) -> Path:
         return self.folder / "data/chain/bitcoin/regtest/admin.macaroon"
 
-    def start(self, *more: str, seed_backup: bool = False, keysend: bool = True, wait: bool = True) -> None:
-        """Run it. With `seed_backup` its wallet has a password and starts locked."""
+    def start(self, *, wait: bool = True) -> None:
+        """Run it."""
         arguments = [
             f"--lnddir={self.folder}",
             f"--configfile={self.folder / 'none.conf'}",
@@ -170,14 +175,8 @@ class Lnd:
             "--bitcoin.defaultremotedelay=4",
             "--trickledelay=50",
             "--gossip.sub-batch-delay=5ms",
-            "--gossip.channel-update-interval=10ms",
-            "--debuglevel=info",
-            *more,
+            *self.options,
         ]
-        if not seed_backup:
-            arguments.append("--noseedbackup")
-        if keysend:
-            arguments.append("--accept-keysend")
         (self.folder / "none.conf").touch()
         self._process = Process("lnd", self.folder, arguments)
         if wait:
@@ -214,8 +213,23 @@ class Lnd:
         assert self._process is not None
         self._process.kill()
 
-    def height(self) -> int:
-        return int(self.call("getinfo")["block_height"])
+    def connect(self, peer: "Lnd") -> None:
+        """Connect to a peer, if it is not connected yet."""
+        self._lncli("connect", f"{peer.pubkey.hex}@127.0.0.1:{peer.peer_port}")
+
+    def has_coins(self) -> bool:
+        return int(self.call("walletbalance")["confirmed_balance"]) > 0
+
+    def has_channel(self, peer: "Lnd") -> bool:
+        channels = self.call("listchannels", "--active_only")["channels"]
+        return any(channel["remote_pubkey"] == peer.pubkey.hex for channel in channels)
+
+    def knows(self, channels: int, nodes: int) -> bool:
+        """Whether its graph has that many channels, both ways, and nodes that have announced themselves."""
+        graph = self.call("describegraph")
+        edges = [edge for edge in graph["edges"] if edge["node1_policy"] and edge["node2_policy"]]
+        announced = [node for node in graph["nodes"] if node["last_update"]]
+        return len(edges) >= channels and len(announced) >= nodes
 
     def synced(self, height: int) -> bool:
         info = self.call("getinfo")
@@ -223,11 +237,16 @@ class Lnd:
 
 
 class Regtest:
-    """A chain and some nodes on it."""
+    """A chain and some nodes on it.
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+    Args:
+      folder: where everything is kept.
+      nodes: name -> options of its lnd.
+    """
+
+    def __init__(self, folder: Path, nodes: Mapping[str, Sequence[str]]) -> None:
         self.chain = Btcd(folder / "btcd")
-        self.nodes = {name: Lnd(name, folder / name, self.chain) for name in names}
+        self.nodes = {name: Lnd(name, folder / name, self.chain, options) for name, options in nodes.items()}
 
     def __getitem__(self, name: str) -> Lnd:
         return self.nodes[name]
@@ -252,21 +271,33 @@ class Regtest:
 
     def settle_down(self) -> None:
         """Wait until every node has seen the whole chain."""
-        height = int(self.chain._call("getblockcount").stdout)
+        height = self.chain.height()
         for node in self.nodes.values():
             wait_until(f"{node.name} is synced", partial(node.synced, height))
 
-    def open_channel(self, left: str, right: str, *, capacity_sat: int, push_sat: int) -> None:
-        """Open a channel and wait until both ends can use it."""
-        one, other = self[left], self[right]
-        one.call("connect", f"{other.pubkey.hex}@127.0.0.1:{other.peer_port}")
-        one.call(
-            "openchannel", f"--node_key={other.pubkey.hex}", f"--local_amt={capacity_sat}", f"--push_amt={push_sat}"
-        )
-        self.chain.mine(6)
+    def open_channels(self, *pairs: tuple[str, str]) -> None:
+        """Open channels of 5,000,000 sat, a third of it on the far side, and wait until everybody can use them."""
+        funder = next(iter(self.nodes.values()))
+        others = [self[name] for name in {left for left, _ in pairs} - {funder.name}]
+        for node in others:
+            address = node.call("newaddress", "p2wkh")["address"]
+            funder.call("sendcoins", f"--addr={address}", "--amt=100000000", "--force")
+        self.chain.mine(1)
         self.settle_down()
-        for node, peer in ((one, other), (other, one)):
-            wait_until(f"{left}-{right} is active", partial(has_channel, node, peer))
+        for node in others:
+            wait_until(f"{node.name} has coins", node.has_coins)
+        for left, right in pairs:
+            one, other = self[left], self[right]
+            one.connect(other)
+            options = ("--local_amt=5000000", "--push_amt=1600000", "--min_confs=0")  # the change of the one before
+            one.call("openchannel", f"--node_key={other.pubkey.hex}", *options)
+        self.chain.mine(6)  # so many until a channel is announced
+        self.settle_down()
+        for left, right in pairs:
+            for node, peer in ((self[left], self[right]), (self[right], self[left])):
+                wait_until(f"{left}-{right} is active", partial(node.has_channel, peer))
+        for node in self.nodes.values():
+            wait_until(f"{node.name} knows the graph", partial(node.knows, len(pairs), len(self.nodes)))
 
     def stop(self) -> None:
         for node in self.nodes.values():
@@ -274,14 +305,9 @@ class Regtest:
         self.chain.stop()
 
 
-def has_channel(node: Lnd, peer: Lnd) -> bool:
-    channels = node.call("listchannels", "--active_only")["channels"]
-    return any(channel["remote_pubkey"] == peer.pubkey.hex for channel in channels)
-
-
 @contextmanager
-def running(folder: Path, *names: str) -> Iterator[Regtest]:
-    network = Regtest(folder, names)
+def running(folder: Path, nodes: Mapping[str, Sequence[str]]) -> Iterator[Regtest]:
+    network = Regtest(folder, nodes)
     try:
         network.start()
         yield network
