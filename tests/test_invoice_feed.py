@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 import trio
@@ -98,6 +99,8 @@ async def test_what_settles_while_reading_is_told_at_once_and_once(autojump_cloc
             await trio.testing.wait_all_tasks_blocked()
             assert not b.missed()
         assert (b.reader.told, b.reader.passes) == (20, 2)  # at once, and once more after the seam
+        await trio.sleep(120)
+        assert (b.reader.cursor.settle_index, b.reader.cursor.add_index) == (20, 20)
         nursery.cancel_scope.cancel()
 
 
@@ -285,6 +288,31 @@ async def test_a_crash_before_the_backlog_has_come_does_not_forget_it(autojump_c
         await b.read_for(150)  # in which two passes tell all that is listed, with higher numbers
         assert b.missed() == {old.payment_hash}
         b.lnd.rpcs.backlog_delay_s = 0
+        await b.read_for(10)
+        assert not b.missed()
+
+
+async def test_what_is_listed_proves_nothing_about_what_the_subscription_has_yet_to_say(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with bench(FeedPace(page=3, newest=2, held_back=2, reconcile_s=10)) as b:
+        await b.pay(2)
+        old = b.lnd.add_invoice(Msat(1000))
+        await b.pay(10)
+        speaking = slow_down(b)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(b.reader.read_forever)
+            await trio.sleep(5)
+            await b.pay(1)
+            await trio.sleep(5)
+            speaking.value = False
+            await b.pay(1)  # the reader waits already, and hears its OPEN
+            await pay_invoice(b.network, "alice", "bob", old)
+            await b.pay(5)
+            await trio.sleep(50)  # in which several passes tell the keysends
+            assert b.missed() == {old.payment_hash}
+            nursery.cancel_scope.cancel()
+        speaking.value = True
         await b.read_for(10)
         assert not b.missed()
 
@@ -534,6 +562,34 @@ def spy_on_subscriptions(b: Bench) -> list[tuple[int, int]]:
 
     b.lnd.rpcs.subscribe_invoices = spy  # type: ignore[method-assign]  # on this node only
     return starts
+
+
+@dataclass
+class Switch:
+    value: bool = True
+
+
+def slow_down(b: Bench) -> Switch:
+    """Let its subscriptions say nothing while the switch is off."""
+    on, true = Switch(), b.lnd.rpcs.subscribe_invoices
+
+    class Slow(LiveStream[Invoice]):
+        def __init__(self, stream: LiveStream[Invoice]) -> None:
+            super().__init__()
+            self._stream = stream
+
+        async def receive(self) -> Invoice:
+            if not on.value:
+                await trio.sleep_forever()
+            return await self._stream.receive()
+
+    @asynccontextmanager
+    async def slow(*, add_index: int, settle_index: int) -> AsyncIterator[LiveStream[Invoice]]:
+        async with true(add_index=add_index, settle_index=settle_index) as stream:
+            yield Slow(stream)
+
+    b.lnd.rpcs.subscribe_invoices = slow  # type: ignore[method-assign]  # on this node only
+    return on
 
 
 def silence(b: Bench) -> None:

@@ -11,9 +11,9 @@ after a crash. Passes run before subscribing, shortly after it (it registers at 
 `reconcile_s`, and early when a keysend that was added has not been told settled.
 
 The cursor's settle_index covers what the watermark lets go of: invoices that stay open while hundreds of newer ones
-come. It says that of the invoices below the watermark all those with a number up to it have been told. It moves at the
-end of a pass, to what had been received before the pass began, and only once the subscription's backlog is over, which
-an OPEN event proves: no old ones are asked for, so the first is live.
+come. It says that of the invoices below the watermark all those with a number up to it have been told. It follows the
+live events, which come in the order of their numbers, and only they prove that nothing is missing. The first live event
+is known by being OPEN: the backlog, whose order is another, has none, because no old ones are asked for.
 
 An invoice created after everything known and yet settled under a known number can only mean that the node counts anew:
 then everything is read again by date. Old invoices keep their high numbers then, so how the node counts is seen from
@@ -174,6 +174,7 @@ class _Feed:
         self._newest = (0, 0)  # (add_index, settle_index) of the newest invoice settled: how the node counts now
         self._highest = 0  # settle_index seen; far above that of the newest after a migration
         self._backlog_over = False
+        self._heard = 0  # settle_index of the last live event
 
     async def run(self, newest: InvoicePage, rescan: bool) -> None:
         """Feed the channel until the node ends it or goes away."""
@@ -189,8 +190,10 @@ class _Feed:
             await self._follow(newest, rescan=rescan)
         except* _RenumberedError:  # a source may hold a nursery, which wraps what passes through it
             renumbered = True
-        except* (NodeUnavailable, NodeRefused) as group:
+        except* NodeUnavailable as group:
             logger.info("invoices: %s", group.exceptions[0])
+        except* NodeRefused as group:
+            logger.warning("invoices: the node refuses: %s", group.exceptions[0])
         except* trio.BrokenResourceError:
             pass  # the reader has left
         return renumbered
@@ -220,7 +223,8 @@ class _Feed:
             newest_s = max((invoice.created_s for invoice in newest.invoices), default=0)
             self._cursor = InvoiceCursor(settle_index=counter, newest_s=max(newest_s, opened.newest_s))
         self._watermark, self._start = self._cursor.add_index, self._cursor.settle_index
-        self._newest, self._highest = (0, 0), 0
+        self._newest, self._highest, self._heard = (0, 0), 0, 0
+        self._unsettled.clear()
         self._backlog_over = self._start == 0
 
     async def _listen(self, events: trio.abc.ReceiveChannel[NodeInvoice]) -> None:
@@ -239,6 +243,8 @@ class _Feed:
             elif event.state is InvoiceState.SETTLED:
                 self._unsettled.pop(event.payment_hash, None)
                 await self._tell(event)
+                if self._backlog_over:
+                    self._heard = event.settle_index
             elif event.state is InvoiceState.OPEN:
                 self._backlog_over = True
                 if event.is_keysend:
@@ -246,7 +252,6 @@ class _Feed:
 
     async def _pass(self) -> None:
         """List from the watermark to the end, tell what is settled, move the cursor."""
-        settled_by_now = self._newest[1] if self._backlog_over else 0
         behind: deque[NodeInvoice] = deque()  # from the first open invoice on
         offset = self._watermark
         while page := await self._page(offset):
@@ -260,7 +265,7 @@ class _Feed:
             offset = page.last_index
         for payment_hash in tuple(self._stragglers):
             await self._look_up(payment_hash)
-        settle_index = 0 if self._collides() else max(self._cursor.settle_index, settled_by_now)
+        settle_index = 0 if self._collides() else max(self._cursor.settle_index, self._heard)
         self._cursor = replace(self._cursor, settle_index=settle_index)
         await self._out.send(InvoiceNews(invoice=None, cursor=self._cursor))
 

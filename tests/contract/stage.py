@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-import trio
-from tests.sim.reader import preimage_of
+from tests.sim.reader import preimage_of, until
 
 from impervious.model import Payment, Preimage, Records
 from impervious.node import PaymentNode
@@ -93,10 +92,3 @@ async def sim_stage() -> AsyncIterator[Stage]:
 
 STAGES: dict[str, Callable[[], AbstractAsyncContextManager[Stage]]] = {"sim": sim_stage}
 """Every kind of node that must pass."""
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for something that a node at the end of a wire learns a little later."""
-    with trio.fail_after(5):
-        while not true():  # noqa: ASYNC110 - nothing tells it
-            await trio.sleep(0.005)

@@ -1,7 +1,7 @@
 import pytest
 import trio
-from tests.contract.stage import Stage, until
-from tests.sim.reader import pay_invoice, preimage_of
+from tests.contract.stage import Stage
+from tests.sim.reader import pay_invoice, preimage_of, until
 
 from impervious.errors import NodeUnavailable
 from impervious.model import InvoiceCursor, InvoiceNews, NodeState, SettledInvoice

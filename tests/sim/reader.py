@@ -1,7 +1,7 @@
 """A reader of settled invoices that keeps its promises as `inbound` does, and payments for it to read."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -46,6 +46,13 @@ async def pay_invoice(network: SimNetwork, sender: str, receiver: str, invoice: 
     async with network.lnd(sender).rpcs.send_payment(order) as updates:
         async for _ in updates:
             pass
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that is learnt at the other end of a wire."""
+    with trio.fail_after(5):
+        while not true():  # noqa: ASYNC110 - nothing tells it
+            await trio.sleep(0.005)
 
 
 def settled_at(network: SimNetwork, name: str) -> set[PaymentHash]:

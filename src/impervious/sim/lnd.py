@@ -9,6 +9,7 @@ from impervious.errors import PaymentFailure
 from impervious.model import NodePubkey, PaymentHash, Preimage, Records
 from impervious.sim.driver import Driver
 from impervious.sim.engine.answers import WalletState
+from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.invoices import Invoice
 from impervious.sim.engine.world import Node, PlannedFailure
 from impervious.sim.rpcs import Rpcs
@@ -35,6 +36,10 @@ class SimLnd:
         """Its identity."""
         return self.node.pubkey
 
+    def peer_pubkey(self, channel: Channel) -> NodePubkey:
+        """Who is at the other end of one of its channels."""
+        return self._engine.world.pubkeys[channel.peer(self.name)]
+
     # --- its process ---
 
     def stop(self) -> None:
@@ -50,6 +55,7 @@ class SimLnd:
     def start(self, state: WalletState = WalletState.SERVER_ACTIVE) -> None:
         """Start its process, in a state: LOCKED if its wallet has a password."""
         self.rpcs.up = True
+        self.rpcs.life += 1
         self.set_state(state)
 
     def restart(self) -> None:

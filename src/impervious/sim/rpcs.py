@@ -4,7 +4,7 @@ Their names, arguments, errors and the ends of their streams are LND's. Each che
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -94,6 +94,8 @@ class Rpcs:
     def __init__(self, driver: Driver, node: Node) -> None:
         self.up = True
         """Whether its process runs."""
+        self.life = 1
+        """How often its process has been started."""
         self.registration_delay_s = 0.0
         """From SubscribeInvoices to the moment it takes effect."""
         self.backlog_delay_s = 0.0
@@ -108,10 +110,16 @@ class Rpcs:
         self._listeners: set[_InvoiceListener] = set()
         self._single_invoices: dict[PaymentHash, set[LiveStream[Invoice]]] = defaultdict(set)
         self._states: set[LiveStream[WalletState]] = set()
+        self._breakers: set[Callable[[], object]] = set()
         self._changed = trio.Event()
         driver.listen(node.name, self._hear)
 
     # --- state ---
+
+    @property
+    def now_s(self) -> int:
+        """The node's clock."""
+        return int(self._world.time.wall_s())
 
     @property
     def state(self) -> WalletState:
@@ -336,8 +344,19 @@ class Rpcs:
         for state in self._states:
             state.end(LndError("server exiting"))
 
+    @contextmanager
+    def breaking(self, break_connections: Callable[[], object]) -> Iterator[None]:
+        """Have a function called, inside the block, whenever all connections are to break."""
+        self._breakers.add(break_connections)
+        try:
+            yield
+        finally:
+            self._breakers.discard(break_connections)
+
     def tear_streams(self) -> None:
         """Break every connection."""
+        for break_connections in self._breakers:
+            break_connections()
         for stream in (*self._streams(), *self._states):
             stream.tear(LndError(BROKEN, Status.UNAVAILABLE))
 

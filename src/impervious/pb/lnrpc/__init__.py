@@ -41,12 +41,14 @@ __all__ = (
     "ListInvoiceResponse",
     "ListPaymentsRequest",
     "ListPaymentsResponse",
+    "MacaroonId",
     "MacaroonPermission",
     "MppRecord",
     "NodeAddress",
     "NodeInfo",
     "NodeInfoRequest",
     "NodePair",
+    "Op",
     "PayReq",
     "PayReqString",
     "Payment",
@@ -916,6 +918,25 @@ default_message_pool.register_message("lnrpc", "ListPaymentsResponse", ListPayme
 
 
 @dataclass(eq=False, repr=False)
+class MacaroonId(betterproto2.Message):
+    """
+    What is inside a macaroon's identifier, behind one byte 3.
+    """
+
+    nonce: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    storage_id: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    Number of the root key, as text.
+    """
+
+    ops: "list[Op]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("lnrpc", "MacaroonId", MacaroonId)
+
+
+@dataclass(eq=False, repr=False)
 class MacaroonPermission(betterproto2.Message):
     entity: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -977,6 +998,16 @@ class NodePair(betterproto2.Message):
 
 
 default_message_pool.register_message("lnrpc", "NodePair", NodePair)
+
+
+@dataclass(eq=False, repr=False)
+class Op(betterproto2.Message):
+    entity: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    actions: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+
+
+default_message_pool.register_message("lnrpc", "Op", Op)
 
 
 @dataclass(eq=False, repr=False)

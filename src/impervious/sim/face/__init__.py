@@ -1,0 +1,6 @@
+"""A simulated LND on the wire: gRPC over TLS with macaroons, so that programs written for LND work unchanged."""
+
+from impervious.sim.face.credentials import Credentials
+from impervious.sim.face.server import LndFace
+
+__all__ = ["Credentials", "LndFace"]

@@ -1,0 +1,346 @@
+"""A simulated network's values as LND's messages, and LND's requests as orders."""
+
+import hashlib
+from typing import Final
+
+from impervious.errors import PaymentFailure
+from impervious.model import HtlcState, InvoiceState, Records
+from impervious.pb import lnrpc, routerrpc
+from impervious.sim.engine.answers import LndError
+from impervious.sim.engine.channel import MAX_HTLCS, Channel
+from impervious.sim.engine.invoices import Invoice, ReceivedHtlc
+from impervious.sim.engine.payments import Attempt, Order, SimPayment, Stage
+from impervious.sim.engine.route import Path
+from impervious.sim.rpcs import NETWORK, VERSION, Balances, Info, Known
+from impervious.units import MSAT_PER_SAT, Msat, Sat, msat, sat_credited
+
+_INVOICE_STATES: Final = {
+    InvoiceState.OPEN: lnrpc.InvoiceInvoiceState.OPEN,
+    InvoiceState.SETTLED: lnrpc.InvoiceInvoiceState.SETTLED,
+    InvoiceState.CANCELED: lnrpc.InvoiceInvoiceState.CANCELED,
+    InvoiceState.ACCEPTED: lnrpc.InvoiceInvoiceState.ACCEPTED,
+}
+_INVOICE_HTLC_STATES: Final = {
+    HtlcState.ACCEPTED: lnrpc.InvoiceHtlcState.ACCEPTED,
+    HtlcState.SETTLED: lnrpc.InvoiceHtlcState.SETTLED,
+    HtlcState.CANCELED: lnrpc.InvoiceHtlcState.CANCELED,
+}
+_ATTEMPT_STATES: Final = {
+    HtlcState.ACCEPTED: lnrpc.HtlcAttemptHtlcStatus.IN_FLIGHT,
+    HtlcState.SETTLED: lnrpc.HtlcAttemptHtlcStatus.SUCCEEDED,
+    HtlcState.CANCELED: lnrpc.HtlcAttemptHtlcStatus.FAILED,
+}
+_STAGES: Final = {
+    Stage.INITIATED: lnrpc.PaymentPaymentStatus.IN_FLIGHT,
+    Stage.IN_FLIGHT: lnrpc.PaymentPaymentStatus.IN_FLIGHT,
+    Stage.SUCCEEDED: lnrpc.PaymentPaymentStatus.SUCCEEDED,
+    Stage.FAILED: lnrpc.PaymentPaymentStatus.FAILED,
+}
+_FAILURES: Final = {
+    None: lnrpc.PaymentFailureReason.FAILURE_REASON_NONE,
+    PaymentFailure.TIMEOUT: lnrpc.PaymentFailureReason.FAILURE_REASON_TIMEOUT,
+    PaymentFailure.NO_ROUTE: lnrpc.PaymentFailureReason.FAILURE_REASON_NO_ROUTE,
+    PaymentFailure.ERROR: lnrpc.PaymentFailureReason.FAILURE_REASON_ERROR,
+    PaymentFailure.INCORRECT_PAYMENT_DETAILS: (lnrpc.PaymentFailureReason.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS),
+    PaymentFailure.INSUFFICIENT_BALANCE: lnrpc.PaymentFailureReason.FAILURE_REASON_INSUFFICIENT_BALANCE,
+    PaymentFailure.CANCELED: lnrpc.PaymentFailureReason.FAILURE_REASON_CANCELED,
+}
+_FEATURES: Final = {
+    0: "data-loss-protect",
+    5: "upfront-shutdown-script",
+    7: "gossip-queries",
+    8: "tlv-onion",
+    11: "gossip-queries-ex",
+    12: "static-remote-key",
+    14: "payment-addr",
+    17: "multi-path-payments",
+    19: "wumbo-channels",
+    23: "anchors-zero-fee-htlc-tx",
+    27: "shutdown-any-segwit",
+    31: "amp",
+    45: "explicit-commitment-type",
+    47: "scid-alias",
+    51: "zero-conf",
+    55: "keysend",
+}
+_KEYSEND_CLTV: Final = 19
+_NO_PREIMAGE: Final = "0" * 64
+_SMALL: Final = Sat(1000)
+_FEE_PERCENT: Final = 5
+"""QueryRoutes without a limit: all of a small amount, 5 % of a larger one (lnrpc.CalculateFeeLimit)."""
+
+
+def features(bits: frozenset[int]) -> dict[int, lnrpc.Feature]:
+    """Feature bits with their names; even ones are required."""
+    return {bit: lnrpc.Feature(name=_FEATURES[bit], is_required=bit % 2 == 0, is_known=True) for bit in sorted(bits)}
+
+
+def info(value: Info, *, now_s: int) -> lnrpc.GetInfoResponse:
+    """GetInfo's answer."""
+    return lnrpc.GetInfoResponse(
+        identity_pubkey=value.pubkey.hex,
+        alias=value.alias,
+        num_active_channels=value.active_channels,
+        num_inactive_channels=value.inactive_channels,
+        num_peers=value.peers,
+        block_height=value.block_height,
+        block_hash=hashlib.sha256(b"block %d" % value.block_height).hexdigest(),
+        synced_to_chain=value.synced_to_chain,
+        synced_to_graph=value.synced_to_chain,
+        wallet_synced=value.synced_to_chain,
+        best_header_timestamp=now_s,
+        version=VERSION,
+        color="#3399ff",
+        chains=[lnrpc.Chain(network=NETWORK)],
+        features=features(value.features),
+        graph_cache_status=lnrpc.GraphCacheStatus.LOADED,
+    )
+
+
+def node_info(value: Known, *, now_s: int) -> lnrpc.NodeInfo:
+    """GetNodeInfo's answer. Of a node that has announced nothing, only its key is known."""
+    return lnrpc.NodeInfo(
+        node=lnrpc.LightningNode(
+            last_update=now_s if value.announced else 0,
+            pub_key=value.pubkey.hex,
+            alias=value.alias,
+            color="#3399ff" if value.announced else "",
+            features=features(value.features),
+        ),
+        num_channels=len(value.channels),
+        total_capacity=sum(sat_credited(channel.capacity) for channel in value.channels),
+    )
+
+
+def invoice(value: Invoice) -> lnrpc.Invoice:
+    """A row of ListInvoices or an event."""
+    return lnrpc.Invoice(
+        memo=value.memo,
+        r_preimage=value.preimage.raw,
+        r_hash=value.payment_hash,
+        value=sat_credited(value.value),
+        value_msat=value.value,
+        creation_date=value.created_s,
+        settle_date=value.settled_s,
+        payment_request=value.payment_request,
+        expiry=0 if value.is_keysend else value.expiry_s,
+        cltv_expiry=_KEYSEND_CLTV if value.is_keysend else 80,
+        add_index=value.add_index,
+        settle_index=value.settle_index,
+        amt_paid_sat=sat_credited(value.amount_paid),
+        amt_paid_msat=value.amount_paid,
+        state=_INVOICE_STATES[value.state],
+        htlcs=[_received(htlc) for htlc in value.htlcs],
+        is_keysend=value.is_keysend,
+        payment_addr=value.payment_addr,
+    )
+
+
+def _received(htlc: ReceivedHtlc) -> lnrpc.InvoiceHtlc:
+    return lnrpc.InvoiceHtlc(
+        chan_id=htlc.chan_id,
+        htlc_index=htlc.index,
+        amt_msat=htlc.amount,
+        accept_height=htlc.accept_height,
+        accept_time=htlc.accepted_s,
+        resolve_time=htlc.resolved_s,
+        expiry_height=htlc.expiry_height,
+        state=_INVOICE_HTLC_STATES[htlc.state],
+        custom_records=dict(htlc.records),
+        custom_channel_data=tlv_stream(htlc.records),
+    )
+
+
+def tlv_stream(records: Records) -> bytes:
+    """Records as BOLT 1 writes them, ascending: LND sends them a second time in this form."""
+    return b"".join(
+        _bigsize(record_type) + _bigsize(len(records[record_type])) + records[record_type]
+        for record_type in sorted(records)
+    )
+
+
+def _bigsize(value: int) -> bytes:
+    if value < 0xFD:
+        return bytes([value])
+    length = 2 if value <= 0xFFFF else 4 if value <= 0xFFFFFFFF else 8
+    return bytes([{2: 0xFD, 4: 0xFE, 8: 0xFF}[length]]) + value.to_bytes(length)
+
+
+def payment(value: SimPayment) -> lnrpc.Payment:
+    """A row of ListPayments or an update."""
+    return lnrpc.Payment(
+        payment_hash=value.payment_hash.hex(),
+        payment_preimage=_NO_PREIMAGE if value.preimage is None else value.preimage.raw.hex(),
+        value_sat=sat_credited(value.order.amount),
+        value_msat=value.order.amount,
+        status=_STAGES[value.stage],
+        fee_sat=sat_credited(value.fee),
+        fee_msat=value.fee,
+        creation_time_ns=int(value.created_s * 1e9),
+        htlcs=[_attempt(attempt, value) for attempt in value.attempts],
+        payment_index=value.index,
+        failure_reason=_FAILURES[value.failure],
+        first_hop_custom_records=dict(value.order.first_hop_records),
+    )
+
+
+def _attempt(attempt: Attempt, value: SimPayment) -> lnrpc.HtlcAttempt:
+    failure = None
+    if attempt.failure is not None:
+        failure = lnrpc.Failure(
+            code=lnrpc.FailureFailureCode(int(attempt.failure.code)),
+            failure_source_index=attempt.failure.source_index,
+        )
+    settled = attempt.state is HtlcState.SETTLED and value.preimage is not None
+    return lnrpc.HtlcAttempt(
+        status=_ATTEMPT_STATES[attempt.state],
+        route=route(attempt.path, value.order.records),
+        attempt_time_ns=int(attempt.tried_s * 1e9),
+        resolve_time_ns=int(attempt.resolved_s * 1e9),
+        failure=failure,
+        preimage=value.preimage.raw if settled and value.preimage is not None else b"",
+        attempt_id=attempt.id,
+    )
+
+
+def route(path: Path, records: Records) -> lnrpc.Route:
+    """A route; the records travel in its last hop."""
+    hops = [
+        lnrpc.Hop(
+            chan_id=hop.chan_id,
+            expiry=hop.expiry,
+            amt_to_forward_msat=hop.forwards,
+            fee_msat=hop.fee,
+            pub_key=hop.pubkey.hex,
+        )
+        for hop in path.hops
+    ]
+    hops[-1].custom_records = dict(records)
+    return lnrpc.Route(total_time_lock=path.time_lock, hops=hops, total_fees_msat=path.fee, total_amt_msat=path.total)
+
+
+def channel(value: Channel, name: str, peer_pubkey: str, *, active: bool) -> lnrpc.Channel:
+    """A row of ListChannels, as the node called `name` sees it."""
+    side = value.side(name)
+    constraints = lnrpc.ChannelConstraints(
+        csv_delay=144,
+        chan_reserve_sat=sat_credited(value.reserve),
+        dust_limit_sat=354,
+        max_pending_amt_msat=value.capacity - value.reserve,
+        min_htlc_msat=1,
+        max_accepted_htlcs=MAX_HTLCS,
+    )
+    return lnrpc.Channel(
+        active=active,
+        remote_pubkey=peer_pubkey,
+        channel_point=f"{hashlib.sha256(b'funding %d' % value.chan_id).hexdigest()}:0",
+        chan_id=value.chan_id,
+        capacity=sat_credited(value.capacity),
+        local_balance=sat_credited(value.balances[side]),
+        remote_balance=sat_credited(value.balances[1 - side]),
+        unsettled_balance=sat_credited(Msat(sum(value.htlcs.values()))),
+        total_satoshis_sent=sat_credited(value.sent[side]),
+        total_satoshis_received=sat_credited(value.sent[1 - side]),
+        num_updates=sum(value.offered),
+        private=value.private,
+        initiator=side == 0,
+        chan_status_flags="ChanStatusDefault",
+        local_constraints=constraints,
+        remote_constraints=constraints,
+    )
+
+
+def balances(value: Balances) -> lnrpc.ChannelBalanceResponse:
+    """ChannelBalance's answer."""
+    return lnrpc.ChannelBalanceResponse(
+        local_balance=_amount(value.local),
+        remote_balance=_amount(value.remote),
+        unsettled_local_balance=_amount(value.unsettled_local),
+        unsettled_remote_balance=_amount(value.unsettled_remote),
+        pending_open_local_balance=_amount(Msat(0)),
+        pending_open_remote_balance=_amount(Msat(0)),
+    )
+
+
+def _amount(value: Msat) -> lnrpc.Amount:
+    return lnrpc.Amount(sat=sat_credited(value), msat=value)
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def order(request: routerrpc.SendPaymentRequest) -> Order:
+    """What SendPaymentV2 asks for.
+
+    Raises:
+      LndError: satoshis and millisatoshis are both given.
+    """
+    return Order(
+        dest=request.dest,
+        amount=_either(request.amt, request.amt_msat),
+        payment_hash=request.payment_hash,
+        records=dict(request.dest_custom_records),
+        first_hop_records=dict(request.first_hop_custom_records),
+        fee_limit=_either(request.fee_limit_sat, request.fee_limit_msat),
+        timeout_s=request.timeout_seconds,
+        final_cltv_delta=request.final_cltv_delta,
+        payment_addr=request.payment_addr,
+        outgoing=frozenset(request.outgoing_chan_ids),
+        last_hop=request.last_hop_pubkey,
+        max_shard_size=Msat(request.max_shard_size_msat),
+        allow_self_payment=request.allow_self_payment,
+        cancelable=request.cancelable,
+    )
+
+
+def query(request: lnrpc.QueryRoutesRequest) -> Order:
+    """What QueryRoutes asks for.
+
+    Raises:
+      LndError: the key is no key, or satoshis and millisatoshis are both given.
+    """
+    dest = pubkey(request.pub_key)
+    amount = _either(request.amt, request.amt_msat)
+    return Order(
+        dest=dest,
+        amount=amount,
+        payment_hash=bytes(32),
+        records=dict(request.dest_custom_records),
+        fee_limit=_fee_limit(request.fee_limit, amount),
+        final_cltv_delta=request.final_cltv_delta,
+        outgoing=frozenset(request.outgoing_chan_ids),
+        last_hop=request.last_hop_pubkey,
+    )
+
+
+def pubkey(text: str) -> bytes:
+    """A key in hex.
+
+    Raises:
+      LndError: it is none.
+    """
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError as error:
+        raise LndError(f"encoding/hex: {error}") from error
+    if len(raw) != 33:
+        raise LndError(f"invalid vertex length of {len(raw)}, want 33")
+    return raw
+
+
+def _fee_limit(limit: lnrpc.FeeLimit | None, amount: Msat) -> Msat:
+    if limit is not None and limit.fixed is not None:
+        return msat(Sat(limit.fixed))
+    if limit is not None and limit.fixed_msat is not None:
+        return Msat(limit.fixed_msat)
+    small = amount <= _SMALL * MSAT_PER_SAT
+    percent = 100 if small else _FEE_PERCENT
+    if limit is not None and limit.percent is not None:
+        percent = limit.percent
+    return Msat(amount * percent // 100)
+
+
+def _either(sat: int, exact: int) -> Msat:
+    if sat and exact:
+        raise LndError("sat and msat arguments are mutually exclusive")
+    return Msat(exact or sat * MSAT_PER_SAT)
