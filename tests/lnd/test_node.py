@@ -6,7 +6,7 @@ import pytest
 import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from tests.lnd.fake import ALICE, BOB, CREDENTIALS, FakeLnd, opened, refuses, says
+from tests.lnd.fake import ALICE, BOB, CREDENTIALS, Answer, FakeLnd, opened, refuses, says
 
 from impervious.errors import (
     AlreadyPaying,
@@ -19,7 +19,7 @@ from impervious.errors import (
 )
 from impervious.lnd import LndNode, LndRefused, open_lnd, rpcs
 from impervious.lnd.rpcs import Rpc
-from impervious.model import KeysendSupport, PaymentStatus, Preimage
+from impervious.model import KeysendSupport, NodeState, PaymentStatus, Preimage
 from impervious.model import Payment as Paid
 from impervious.node import PaymentNode
 from impervious.pb.lnrpc import (
@@ -121,7 +121,7 @@ async def test_a_stream_that_ends_before_the_payment_leaves_its_outcome_unknown(
     fake.answers[rpcs.SEND_PAYMENT] = says(*updates)
     async with opened(fake) as node:
         await node.wait_ready()
-        with pytest.raises(NodeUnavailable, match="outcome is unknown"):
+        with pytest.raises(NodeUnavailable, match="before it told how the payment ended"):
             await send(node)
 
 
@@ -139,6 +139,75 @@ async def test_a_broken_connection_leaves_the_outcome_unknown(autojump_clock: ob
             nursery.start_soon(interrupted)
             await trio.testing.wait_all_tasks_blocked()
             await fake.break_connections()
+
+
+@pytest.mark.parametrize("answer", [says(IN_FLIGHT), refuses("routerrpc server shutting down")])
+async def test_who_has_met_an_lnd_on_its_way_out_is_not_told_that_it_is_ready(
+    autojump_clock: object, answer: Answer
+) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SEND_PAYMENT] = answer
+    async with opened(fake) as node:
+        await node.wait_ready()
+        with pytest.raises(NodeUnavailable):
+            await send(node)
+        assert node.status.state is NodeState.AWAY
+        fake.wallet = Wallet.LOCKED  # LND will say so in a moment
+        fake.leave()
+        with trio.move_on_after(60) as scope:
+            await node.wait_ready()
+        assert scope.cancelled_caught
+        fake.become(Wallet.SERVER_ACTIVE)
+        await node.wait_ready()
+
+
+async def test_an_lnd_that_is_there_all_the_same_is_ready_again_soon(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SEND_PAYMENT] = says(IN_FLIGHT)
+    async with opened(fake) as node:
+        await node.wait_ready()
+        connections = len(fake.listener.client_ends)
+        start = trio.current_time()
+        with pytest.raises(NodeUnavailable):
+            await send(node)
+        await node.wait_ready()
+        assert trio.current_time() - start < 1
+        assert len(fake.listener.client_ends) == connections
+
+
+async def test_a_doubt_while_lnd_is_being_judged_outlives_the_verdict(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SEND_PAYMENT] = says(IN_FLIGHT)
+    asked, go_on = trio.Event(), trio.Event()
+
+    async def slowly(_request: Message) -> AsyncGenerator[Message, None]:
+        asked.set()
+        await go_on.wait()
+        yield fake.info
+
+    async with opened(fake) as node:
+        await node.wait_ready()
+        fake.answers[rpcs.GET_INFO] = slowly
+        await asked.wait()  # the next look at a ready node
+        with pytest.raises(NodeUnavailable):
+            await send(node)
+        go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert node.status.state is NodeState.AWAY
+        await node.wait_ready()
+
+
+@pytest.mark.parametrize(
+    "answer", [refuses("too late", Status.DEADLINE_EXCEEDED), refuses("permission denied"), refuses("amount")]
+)
+async def test_what_says_nothing_of_lnd_leaves_it_ready(autojump_clock: object, answer: Answer) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SIGN_MESSAGE] = answer
+    async with opened(fake) as node:
+        await node.wait_ready()
+        with pytest.raises((NodeUnavailable, NodeRefused)):
+            await node.sign(b"text")
+        assert node.status.ready
 
 
 @pytest.mark.parametrize("words", ["payment already exists", "payment is in transition", "invoice is already paid"])

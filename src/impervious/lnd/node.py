@@ -5,12 +5,14 @@ What an RPC leaves open when it fails is asked for with another one, so that no 
 """
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
+from typing import Final
 
 import trio
 from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from impervious.background import background
 from impervious.config import LndConfig
@@ -25,7 +27,7 @@ from impervious.invoice_feed import FeedPace, settled_invoices
 from impervious.lnd import convert
 from impervious.lnd.connection import Connect, Connection, LndStream, call, open_connection
 from impervious.lnd.credentials import Credentials, read_credentials
-from impervious.lnd.faults import LndRefused
+from impervious.lnd.faults import LndRefused, MacaroonRefused
 from impervious.lnd.invoices import LndInvoices
 from impervious.lnd.readiness import PAYMENT_NODE, Requirements
 from impervious.lnd.rpcs import (
@@ -68,6 +70,11 @@ from impervious.rpc.message import Message
 from impervious.units import Msat
 from impervious.wire import zbase32
 from impervious.wire.keysend import FEATURE_BIT, PREIMAGE_RECORD
+
+_ENDED: Final = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.FAILED})
+
+_CALLERS_OWN: Final = (Status.DEADLINE_EXCEEDED, Status.CANCELLED)
+"""How a call ends whose caller has run out of time: no news of LND."""
 
 
 class LndNode:
@@ -122,7 +129,8 @@ class LndNode:
           LndRefused: LND answered with an error.
         """
         connection = self._ready()
-        return await call(connection.calls, rpc, request, host=connection.credentials.host)
+        with self._doubting(connection):
+            return await call(connection.calls, rpc, request, host=connection.credentials.host)
 
     def stream(self, rpc: Rpc[Response], request: Message) -> LndStream[Response, Response]:
         """Make any call of LND's that answers with a stream: `async with node.stream(…) as stream`.
@@ -140,6 +148,18 @@ class LndNode:
         if connection is None or not status.ready:
             raise NodeUnavailable(status.reason or "the connection to LND is being made anew")
         return connection
+
+    @contextmanager
+    def _doubting(self, connection: Connection) -> Iterator[None]:
+        """Let nobody be told any more that LND is ready when the block finds it gone."""
+        try:
+            yield
+        except NodeUnavailable as error:
+            cause = error.__cause__
+            of_the_caller = isinstance(cause, GRPCError) and cause.status in _CALLERS_OWN
+            if not of_the_caller and not isinstance(error, MacaroonRefused):
+                self._watch.doubt(connection, str(error))
+            raise
 
     # --- Signatures ---------------------------------------------------------------------------------------------------
 
@@ -172,7 +192,7 @@ class LndNode:
             max_parts=1,  # a keysend cannot be split: its preimage is in every part
         )
         try:
-            return await self._end(SEND_PAYMENT, request)
+            return await self._state(SEND_PAYMENT, request)
         except LndRefused as error:
             if error.status is Status.ALREADY_EXISTS:
                 raise AlreadyPaying(str(error)) from error
@@ -190,16 +210,13 @@ class LndNode:
         # With updates in flight, so that the present state comes at once.
         request = TrackPaymentRequest(payment_hash=payment_hash, no_inflight_updates=False)
         try:
-            async with self._payments(TRACK_PAYMENT, request) as states:
-                async for payment in states:
-                    if payment.status is PaymentStatus.FAILED:
-                        return  # an earlier attempt: nothing is in flight
-                    raise AlreadyPaying(f"{refusal}, but it has such a payment") from refusal
-        except LndRefused as error:
-            if error.status is Status.NOT_FOUND:
+            payment = await self._state(TRACK_PAYMENT, request, frozenset(PaymentStatus))
+        except (LndRefused, NodeUnavailable) as error:
+            if isinstance(error, LndRefused) and error.status is Status.NOT_FOUND:
                 return
             raise NodeUnavailable(f"{refusal}; and when asked what became of the payment: {error}") from error
-        raise NodeUnavailable(f"{refusal}; and it does not say what became of the payment")
+        if payment.status is not PaymentStatus.FAILED:  # that would be an earlier attempt, with nothing in flight
+            raise AlreadyPaying(f"{refusal}, but it has such a payment") from refusal
 
     async def track(self, payment_hash: PaymentHash) -> Payment:
         """Wait for the end of a payment that was sent earlier.
@@ -209,23 +226,22 @@ class LndNode:
         """
         request = TrackPaymentRequest(payment_hash=payment_hash, no_inflight_updates=True)
         try:
-            return await self._end(TRACK_PAYMENT, request)
+            return await self._state(TRACK_PAYMENT, request)
         except LndRefused as error:
             if error.status is Status.NOT_FOUND:
                 raise PaymentNotFound(str(error)) from error
             raise
 
-    async def _end(self, rpc: Rpc[PbPayment], request: Message) -> Payment:
-        """Wait for the last state of a payment."""
-        async with self._payments(rpc, request) as states:
-            async for payment in states:
-                if payment.status is not PaymentStatus.IN_FLIGHT:
-                    return payment
-        raise NodeUnavailable("LND left before the payment ended: its outcome is unknown, track it")
-
-    def _payments(self, rpc: Rpc[PbPayment], request: Message) -> LndStream[PbPayment, Payment]:
+    async def _state(self, rpc: Rpc[PbPayment], request: Message, wanted: frozenset[PaymentStatus] = _ENDED) -> Payment:
+        """Wait until a payment is in one of these states."""
         connection = self._ready()
-        return LndStream(connection.calls, rpc, request, convert.payment, host=connection.credentials.host)
+        host = connection.credentials.host
+        with self._doubting(connection):
+            async with LndStream(connection.calls, rpc, request, convert.payment, host=host) as states:
+                async for payment in states:
+                    if payment.status in wanted:
+                        return payment
+            raise NodeUnavailable("LND left before it told how the payment ended: track it")
 
     # --- The graph ----------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,8 @@ READY_POLL_S: Final = 30.0
 """Between two looks at a ready one: it may fall behind its chain without a word."""
 RESUBSCRIBE_S: Final = 1.0
 """Before listening again on a connection that is still there: some proxies end every stream after a while."""
+DOUBT_S: Final = 0.25
+"""From a call that met an LND on its way out to the next look: time for LND to say so itself."""
 
 _CUT: Final = (Status.UNAVAILABLE, Status.CANCELLED, Status.INTERNAL, Status.DEADLINE_EXCEEDED)
 """How a stream ends that somebody between LND and us has ended."""
@@ -66,6 +68,19 @@ class Watch:
         self._changed = trio.Event()
         self._ready_since = math.inf
         self._heard = False
+        self._doubted = False
+        self._looking = trio.CancelScope()
+
+    def doubt(self, connection: Connection, reason: str) -> None:
+        """Take LND for away until the next look, which comes soon: a call has met it gone or leaving.
+
+        Whoever made that call can then wait until LND is ready, and is not told so by a state that is out of date.
+        """
+        if connection is not self.connection or not self.status.ready:
+            return
+        self._doubted = True
+        self._set(NodeStatus(state=NodeState.AWAY, reason=reason))
+        self._looking.deadline = min(self._looking.deadline, trio.current_time() + DOUBT_S)
 
     async def wait_change(self) -> None:
         """Wait until `status` changes."""
@@ -123,7 +138,7 @@ class Watch:
         rpc = SUBSCRIBE_STATE
         async with connection.calls.unary_stream(rpc.path, SubscribeStateRequest(), rpc.response) as states:
             while True:
-                with trio.move_on_after(look_s):
+                with trio.move_on_after(look_s) as self._looking:
                     message = await states.recv_message()
                     if message is None:
                         return NodeStatus(state=NodeState.AWAY, reason="LND has ended the connection")
@@ -132,7 +147,11 @@ class Watch:
                 if wallet is None:
                     reason = f"LND is connected but did not tell its state within {ANSWER_S:g} s: look into its log"
                     return NodeStatus(state=NodeState.AWAY, reason=reason)
+                self._doubted = False
                 status, info = await examiner.judge(wallet)
+                if self._doubted:  # while it was being judged: that verdict may be older
+                    look_s = DOUBT_S
+                    continue
                 if status.state is NodeState.REFUSING:
                     return status  # with the files as they are nothing changes: they may be others at the next try
                 self.info = info or self.info
@@ -141,16 +160,22 @@ class Watch:
 
     def _tell(self, status: NodeStatus) -> None:
         """Make `status` known; nobody is told the same thing twice."""
-        before, self.status = self.status, status
+        before = self._set(status)
         if status == before:
             return
-        self._changed.set()
-        self._changed = trio.Event()
         if status.ready and self.info is not None:
             self._ready_since = min(self._ready_since, trio.current_time())
             logger.info("LND at %s: ready: %s, %s", self._address, self.info.alias, self.info.version)
         elif (status.state, before.state) != (NodeState.SYNCING, NodeState.SYNCING):  # its reason counts blocks
             logger.warning("%s", status.reason)
+
+    def _set(self, status: NodeStatus) -> NodeStatus:
+        """Change the status, and return the one before."""
+        before, self.status = self.status, status
+        if status != before:
+            self._changed.set()
+            self._changed = trio.Event()
+        return before
 
 
 def _ending(error: NodeUnavailable | NodeRefused) -> NodeStatus:
