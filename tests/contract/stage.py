@@ -4,15 +4,21 @@ Nothing here waits for time to pass: settlements take none, and what has to stay
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import trio
 from tests.sim.reader import preimage_of, until
 
+from impervious.config import LndConfig
+from impervious.lnd import LndNode, open_lnd
 from impervious.model import Payment, Preimage, Records
 from impervious.node import PaymentNode
 from impervious.sim import ChannelSpec, SimLnd, SimNetwork
 from impervious.sim.engine.topology import NodeSpec
+from impervious.sim.face import Credentials, LndFace
 from impervious.units import Msat, Sat
 
 
@@ -90,5 +96,22 @@ async def sim_stage() -> AsyncIterator[Stage]:
         yield Stage(network=opened, node=opened.node)
 
 
-STAGES: dict[str, Callable[[], AbstractAsyncContextManager[Stage]]] = {"sim": sim_stage}
+@asynccontextmanager
+async def wire_stage() -> AsyncIterator[Stage]:
+    """The LND client, and the same network behind TLS and macaroons."""
+    with TemporaryDirectory() as folder:
+        async with AsyncExitStack() as stack:
+            opened = await stack.enter_async_context(network().open())
+            faces = await stack.enter_async_context(trio.open_nursery())
+            clients: dict[str, LndNode] = {}
+            for name in opened.names:
+                credentials = Credentials.kept(Path(folder) / name)
+                port = await faces.start(LndFace(opened.lnd(name), credentials).serve)
+                config = LndConfig(port=port, tls_cert=credentials.certificate, macaroon=credentials.macaroon)
+                clients[name] = await stack.enter_async_context(open_lnd(config))
+            yield Stage(network=opened, node=clients.__getitem__)
+            faces.cancel_scope.cancel()
+
+
+STAGES: dict[str, Callable[[], AbstractAsyncContextManager[Stage]]] = {"sim": sim_stage, "lnd": wire_stage}
 """Every kind of node that must pass."""

@@ -156,6 +156,8 @@ async def test_a_migration_of_the_node_loses_nothing(stage: Stage) -> None:
         await stage.pay(number)
     async with carol.settled_invoices(InvoiceCursor()) as news:
         _, cursor = await caught_up(news)
+    stage.lnd("carol").stop()
+    await until(lambda: carol.status.state is NodeState.AWAY)
     await trio.sleep(1)  # a node that migrates is away for longer
     stage.lnd("carol").stop()
     await until(lambda: carol.status.state is NodeState.AWAY)

@@ -1,0 +1,157 @@
+"""LND's messages -> the domain's values. Protobuf goes no further up than this room."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from impervious.errors import InvalidArgument, Malformed, NodeUnavailable, PaymentFailure
+from impervious.model import (
+    HtlcState,
+    InvoiceHtlc,
+    InvoiceState,
+    NodeInfo,
+    NodeInvoice,
+    NodePubkey,
+    Payment,
+    PaymentHash,
+    PaymentStatus,
+    Preimage,
+    Route,
+    Verdict,
+)
+from impervious.pb.lnrpc import (
+    GetInfoResponse,
+    Invoice,
+    InvoiceHtlcState,
+    InvoiceInvoiceState,
+    PaymentFailureReason,
+    PaymentPaymentStatus,
+    VerifyMessageResponse,
+)
+from impervious.pb.lnrpc import Payment as PbPayment
+from impervious.pb.lnrpc import Route as PbRoute
+from impervious.units import Msat
+from impervious.wire import zbase32
+
+_STATUSES: Final = {
+    PaymentPaymentStatus.SUCCEEDED: PaymentStatus.SUCCEEDED,
+    PaymentPaymentStatus.FAILED: PaymentStatus.FAILED,
+}
+"""Only these two are final. A failure_reason beside IN_FLIGHT is not: an HTLC may still be out (router.proto)."""
+
+_FAILURES: Final = {
+    PaymentFailureReason.FAILURE_REASON_TIMEOUT: PaymentFailure.TIMEOUT,
+    PaymentFailureReason.FAILURE_REASON_NO_ROUTE: PaymentFailure.NO_ROUTE,
+    PaymentFailureReason.FAILURE_REASON_ERROR: PaymentFailure.ERROR,
+    PaymentFailureReason.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS: PaymentFailure.INCORRECT_PAYMENT_DETAILS,
+    PaymentFailureReason.FAILURE_REASON_INSUFFICIENT_BALANCE: PaymentFailure.INSUFFICIENT_BALANCE,
+    PaymentFailureReason.FAILURE_REASON_CANCELED: PaymentFailure.CANCELED,
+}
+
+_INVOICE_STATES: Final = {
+    InvoiceInvoiceState.OPEN: InvoiceState.OPEN,
+    InvoiceInvoiceState.SETTLED: InvoiceState.SETTLED,
+    InvoiceInvoiceState.CANCELED: InvoiceState.CANCELED,
+    InvoiceInvoiceState.ACCEPTED: InvoiceState.ACCEPTED,
+}
+
+_HTLC_STATES: Final = {
+    InvoiceHtlcState.ACCEPTED: HtlcState.ACCEPTED,
+    InvoiceHtlcState.SETTLED: HtlcState.SETTLED,
+    InvoiceHtlcState.CANCELED: HtlcState.CANCELED,
+}
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Treat an answer that makes no sense as none.
+
+    Raises:
+      NodeUnavailable: the block met a value that LND does not send.
+    """
+    try:
+        yield
+    except (ValueError, InvalidArgument, Malformed) as error:
+        raise NodeUnavailable(f"LND's answer makes no sense: {error}") from error
+
+
+def info(message: GetInfoResponse) -> NodeInfo:
+    """Who the node is."""
+    with understood():
+        return NodeInfo(
+            pubkey=NodePubkey(bytes.fromhex(message.identity_pubkey)),
+            alias=message.alias,
+            network=message.chains[0].network if message.chains else "",
+            version=message.version,
+            features=frozenset(message.features),
+            synced_to_chain=message.synced_to_chain,
+            block_height=message.block_height,
+        )
+
+
+def payment(message: PbPayment) -> Payment:
+    """A payment; anything but SUCCEEDED and FAILED is in flight, states of the future included."""
+    status = _STATUSES.get(message.status, PaymentStatus.IN_FLIGHT)
+    succeeded = status is PaymentStatus.SUCCEEDED
+    with understood():
+        return Payment(
+            payment_hash=PaymentHash(bytes.fromhex(message.payment_hash)),
+            status=status,
+            amount=Msat(message.value_msat),
+            fee=Msat(message.fee_msat if succeeded else 0),
+            attempts=len(message.htlcs),
+            preimage=Preimage(bytes.fromhex(message.payment_preimage)) if succeeded else None,
+            failure=_FAILURES.get(message.failure_reason, PaymentFailure.ERROR)
+            if status is PaymentStatus.FAILED
+            else None,
+            created_s=message.creation_time_ns // 1_000_000_000,
+        )
+
+
+def route(message: PbRoute) -> Route:
+    """A way through the network."""
+    return Route(
+        hops=len(message.hops),
+        fee=Msat(message.total_fees_msat),
+        total_amount=Msat(message.total_amt_msat),
+        height=message.total_time_lock,
+    )
+
+
+def signature(text: str) -> bytes:
+    """65 bytes, of LND's zbase32."""
+    with understood():
+        return zbase32.decode(text)
+
+
+def verdict(message: VerifyMessageResponse) -> Verdict:
+    """What LND says of a signature."""
+    with understood():
+        pubkey = NodePubkey(bytes.fromhex(message.pubkey)) if message.pubkey else None
+    return Verdict(valid=message.valid, pubkey=pubkey)
+
+
+def invoice(message: Invoice) -> NodeInvoice:
+    """An invoice in any state; one of the future counts as not settled yet."""
+    return NodeInvoice(
+        payment_hash=PaymentHash(message.r_hash),
+        state=_INVOICE_STATES.get(message.state, InvoiceState.ACCEPTED),
+        add_index=message.add_index,
+        settle_index=message.settle_index,
+        created_s=message.creation_date,
+        settled_s=message.settle_date,
+        is_keysend=message.is_keysend,
+        amount_paid=Msat(message.amt_paid_msat),
+        htlcs=tuple(
+            InvoiceHtlc(
+                state=_HTLC_STATES.get(htlc.state, HtlcState.ACCEPTED),
+                amount=Msat(htlc.amt_msat),
+                accepted_s=htlc.accept_time,
+                index=htlc.htlc_index,
+                records=htlc.custom_records,
+            )
+            for htlc in message.htlcs
+        ),
+        memo=message.memo,
+        payment_request=message.payment_request,
+    )
