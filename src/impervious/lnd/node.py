@@ -103,12 +103,12 @@ class LndNode:
         """Wait until it can serve, then tell who it is.
 
         Raises:
-          NodeMisconfigured: it will not serve as configured: another node's key, keysend off, a macaroon that is wrong
-            or allows too little.
+          NodeMisconfigured: it is another node than the configuration names. What its operator can cure while we wait
+            (keysend off, a macaroon that allows too little) is waited for; `status` says which.
         """
         status = self.status
         while not status.ready:
-            if status.state is NodeState.REFUSING:
+            if status.state is NodeState.MISTAKEN:
                 raise NodeMisconfigured(status.reason)
             status = await self.status_after(status)
         await trio.lowlevel.checkpoint()

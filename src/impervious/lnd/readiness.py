@@ -126,7 +126,9 @@ class Examiner:
         if GET_INFO in lacking:  # it would not tell who it is
             return NodeStatus(state=NodeState.REFUSING, reason=self._bake(lacking)), None
         info = await self._info()
-        problems = [self._identity(info) or self._bake(lacking), self._keysend(info)]
+        if mistake := self._identity(info):
+            return NodeStatus(state=NodeState.MISTAKEN, reason=mistake), info
+        problems = [self._bake(lacking), self._keysend(info)]
         if reason := "; ".join(problem for problem in problems if problem):
             return NodeStatus(state=NodeState.REFUSING, reason=reason), info
         return self._progress(wallet, info), info
