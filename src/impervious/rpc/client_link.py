@@ -101,7 +101,10 @@ class ClientLink:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._link.write)
                 nursery.start_soon(self._watch)
-                await self._link.read(after_read)
+                try:
+                    await self._link.read(after_read)
+                finally:
+                    self.connection.over = True  # callers get the reason below, once it is known
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
             self.why = f"the connection broke: {cause(group)}"

@@ -116,7 +116,11 @@ class ServerLink:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._expire)
-                await self._link.read(self._after_read)
+                try:
+                    await self._link.read(self._after_read)
+                finally:
+                    # Before the handlers notice: what they still try to send must go nowhere.
+                    self._wake(self.connection.lose())
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
             logger.info("%s: connection ended: %s", self._peer.address, cause(group))
@@ -124,7 +128,6 @@ class ServerLink:
             # The outermost boundary of a connection: a bug that one client can reach must not take the others down.
             logger.exception("%s: connection failed", self._peer.address)
         finally:
-            self._wake(self.connection.lose())
             with trio.move_on_after(CLEANUP_S, shield=True):
                 await self._link.close()
             self.finished.set()

@@ -95,7 +95,7 @@ class ClientConnection(Connection[ClientCall]):
 
     def end(self, call: ClientCall) -> None:
         """Say that the request is complete."""
-        if not call.local_ended and not call.closed:
+        if not (call.local_ended or call.closed or self.over):
             call.local_ended = True
             self._h2.end_stream(call.stream_id)
             self._drain_h2()

@@ -3,11 +3,12 @@
 `receive` takes bytes and returns the calls for which something changed; methods change state and leave bytes to be
 taken with `take_outgoing`. Windows are handed back when a message is consumed, never on arrival, so unread calls fill
 their own windows and nothing more. h2 closes its state machine on any GOAWAY, while gRPC servers send one to say
-"finish what you have": the override here keeps the machine open and reports the frame. It replaces a private method of
-h2, hence the pin in pyproject.toml and the tests of what h2 does without and with it.
+"finish what you have": the override here keeps the machine open and reports the frame. It uses private parts of h2,
+hence the pin in pyproject.toml and the tests of what h2 does without and with it.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes
 from hyperframe.frame import Frame, GoAwayFrame
 
@@ -105,7 +106,7 @@ C = TypeVar("C", bound=Call)
 
 
 class _Http2(H2Connection):
-    """h2, but GOAWAY does not end the connection: the transport's end does."""
+    """h2, but GOAWAY does not end the connection, and no frame is collected that will be refused."""
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         event = ConnectionTerminated()
@@ -114,8 +115,19 @@ class _Http2(H2Connection):
         event.additional_data = frame.additional_data or None
         return [], [event]
 
+    def refuse_overlong_frame(self) -> None:
+        """Look at the length of a frame as soon as it is known; h2 first collects up to 16 MiB of it.
 
-class Connection(Generic[C]):
+        Raises:
+          FrameTooLargeError: the frame is longer than we allow, or the peer speaks something else than HTTP/2.
+        """
+        head = self.incoming_buffer._data[:3]
+        if len(head) == 3 and int.from_bytes(head, "big") > self.max_inbound_frame_size:
+            self._terminate_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            raise FrameTooLargeError("a frame is longer than allowed, or this is not HTTP/2")
+
+
+class Connection(ABC, Generic[C]):
     """One HTTP/2 connection and its calls.
 
     Attributes:
@@ -130,7 +142,7 @@ class Connection(Generic[C]):
         self.settled = False
         """The peer's SETTINGS have arrived: it speaks HTTP/2 and we know its limits."""
         self.over = False
-        """The transport is gone or the peer broke HTTP/2: h2 takes no more."""
+        """The transport is gone or the peer broke HTTP/2: h2 takes no more, and what is sent goes nowhere."""
         self.pongs = 0
         self._tuning = tuning
         self._budget = budget
@@ -186,10 +198,11 @@ class Connection(Generic[C]):
         """
         try:
             events = self._h2.receive_data(data)
+            self._h2.refuse_overlong_frame()
         except ProtocolError as error:
             self._drain_h2()
             self.over = True
-            raise PeerError(str(error) or type(error).__name__) from error
+            raise PeerError(f"{type(error).__name__}: {error}") from error
         for event in events:
             self._handle(event)
         self._drain_h2()
@@ -243,9 +256,10 @@ class Connection(Generic[C]):
           How many bytes were queued. Fewer than given: wait until the call changes, then go on with the rest.
         """
         h2, stream_id, size = self._h2, call.stream_id, len(data)
-        room = min(h2.local_flow_control_window(stream_id), size)
-        if self.backlog_bytes >= self._tuning.backlog_bytes:
+        if self.over or self.backlog_bytes >= self._tuning.backlog_bytes:
             room = 0
+        else:
+            room = min(h2.local_flow_control_window(stream_id), size)
         sent = 0
         while sent < room:
             step = min(room - sent, h2.max_outbound_frame_size)
@@ -264,8 +278,10 @@ class Connection(Generic[C]):
         return sent
 
     def _send_headers(self, stream_id: int, headers: Sequence[Header], *, end: bool) -> None:
+        if self.over:
+            return
         # h2 has seen all that was received, its events reach us one by one: the stream may be reset already.
-        with suppress(StreamClosedError):
+        with suppress(StreamClosedError, StreamIDTooLowError):
             self._h2.send_headers(stream_id, headers, end_stream=end)
         self._drain_h2()
 
@@ -308,7 +324,13 @@ class Connection(Generic[C]):
 
     def _credit_connection(self, consumed_bytes: int) -> None:
         self._credit_bytes += consumed_bytes
-        if self._credit_bytes >= self._connection_step and not self.over:
+        if self.over or not self._credit_bytes:
+            return
+        # Saved up, but not while unread calls take up most of the window: the others then live from hand to mouth.
+        if (
+            max(self._credit_bytes, self._connection_step - self._h2.inbound_flow_control_window)
+            >= self._connection_step
+        ):
             self._h2.increment_flow_control_window(self._credit_bytes)
             self._credit_bytes = 0
             self._drain_h2()
@@ -334,8 +356,9 @@ class Connection(Generic[C]):
         elif isinstance(event, ConnectionTerminated):
             self._on_goaway(event)
 
+    @abstractmethod
     def _on_headers(self, event: RequestReceived | ResponseReceived) -> None:
-        raise NotImplementedError
+        """The first header list of a call."""
 
     def _on_data(self, event: DataReceived) -> None:
         call = self.calls.get(event.stream_id)
@@ -346,14 +369,17 @@ class Connection(Generic[C]):
             call.inbox.feed(event.data, event.flow_controlled_length)
             self._changed[call] = None
 
+    @abstractmethod
     def _on_trailers(self, event: TrailersReceived) -> None:
-        raise NotImplementedError
+        """The second, and last."""
 
+    @abstractmethod
     def _on_stream_ended(self, event: StreamEnded) -> None:
-        raise NotImplementedError
+        """The peer has sent all it will."""
 
+    @abstractmethod
     def _on_stream_reset(self, event: StreamReset) -> None:
-        raise NotImplementedError
+        """The peer, or h2 for its sake, has ended a call."""
 
     def _on_window_updated(self, event: WindowUpdated) -> None:
         if event.stream_id == 0:

@@ -97,8 +97,6 @@ class ServerConnection(Connection[ServerCall]):
         call.finished = True
         self._forget(call)
         self.discard_unread(call)
-        if call.closed:
-            return
         if call.mid_message:
             # Trailers after half a message would not be gRPC.
             self._reset(call, ErrorCodes.CANCEL)
