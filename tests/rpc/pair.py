@@ -118,7 +118,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         client, server = self._make_pair()
         try:
             await self._send.send(server)
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ConnectionRefusedError(111, "refused") from None
         self.client_ends.append(client)
         return client

@@ -489,6 +489,67 @@ async def test_two_tasks_at_one_end_of_a_stream(autojump_clock: trio.testing.Moc
     assert sorted(busy) == ["ServerStream", "Stream"]
 
 
+async def test_two_tasks_sending_on_one_stream(autojump_clock: trio.testing.MockClock) -> None:
+    busy: list[str] = []
+    large = Text(service="x" * 2_000_000)
+
+    async def send_twice(stream: object) -> None:
+        async def send() -> None:
+            try:
+                await stream.send_message(large)  # type: ignore[attr-defined]  # either side's stream
+            except trio.BusyResourceError:
+                busy.append(type(stream).__name__)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(send)
+
+    async def handler(stream: TextStream) -> None:
+        assert await stream.recv_message() == large
+        await send_twice(stream)
+
+    with trio.fail_after(5):
+        async with connected() as pair:
+            pair.play.custom = handler
+            async with pair.channel.request(CUSTOM, Cardinality.STREAM_STREAM, Text, Text) as stream:
+                await send_twice(stream)
+                assert await stream.recv_message() == large
+                assert await stream.recv_message() is None
+    assert busy == ["Stream", "ServerStream"]
+
+
+async def test_an_answer_that_ends_within_a_message(autojump_clock: trio.testing.MockClock) -> None:
+    async def handler(stream: TextStream) -> None:
+        await stream.send_initial_metadata()
+        stream._connection.send(stream.call, b"\x00\x00\x00\x00\x09half")
+
+    with trio.fail_after(5):
+        async with connected() as pair:
+            pair.play.custom = handler
+            async with pair.channel.unary_stream(CUSTOM, Text(), Text) as stream:
+                with pytest.raises(GRPCError, match="within a message") as caught:
+                    await stream.recv_message()
+            assert caught.value.status is Status.INTERNAL
+
+
+@pytest.mark.parametrize(
+    ("details", "received"), [(None, None), (b"raw", b"raw"), (Text(service="x"), b"\n\x01x"), (["other"], None)]
+)
+async def test_details_of_an_error(
+    details: object, received: bytes | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def handler(stream: TextStream) -> None:
+        await trio.lowlevel.checkpoint()
+        raise GRPCError(Status.ABORTED, None, details)
+
+    with trio.fail_after(5):
+        async with connected() as pair:
+            pair.play.custom = handler
+            with pytest.raises(GRPCError) as caught:
+                await pair.channel.unary_unary(CUSTOM_UNARY, Text(), Text)
+            assert (caught.value.message, caught.value.details) == (None, received)
+
+
 async def test_the_handler_misuses_a_stream(autojump_clock: trio.testing.MockClock) -> None:
     complaints: list[str] = []
 

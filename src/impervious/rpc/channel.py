@@ -200,7 +200,7 @@ class Channel:
             if link is None or not link.connection.accepts_calls():
                 if tried:
                     why = "the connection was closed at once" if link is None else link.why
-                    raise GRPCError(Status.UNAVAILABLE, f"cannot use {self._authority}: {why}")
+                    raise GRPCError(Status.UNAVAILABLE, f"{self._authority} takes no calls: {why}")
                 tried = True
                 await self._connect()
                 continue

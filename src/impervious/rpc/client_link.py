@@ -32,12 +32,20 @@ class ClientLink:
     def __init__(self, stream: trio.abc.Stream, limits: ChannelLimits) -> None:
         self.connection = ClientConnection(limits.tuning())
         self.slots = trio.CapacityLimiter(math.inf)
-        self.why = "the server closed the connection"
+        self._why = "the channel was closed"  # by cancellation, unless something else is known
         self._limits = limits
         self._link: Link[ClientCall] = Link(stream, self.connection, self._wake)
         self._streams: dict[ClientCall, BaseStream] = {}
         self._first_call = Wakeup()
         self._scope = trio.CancelScope()
+
+    @property
+    def why(self) -> str:
+        """Why this connection takes no calls."""
+        goaway = self.connection.goaway
+        if goaway is None:
+            return self._why
+        return f"{self._why} after {goaway}" if self.connection.over else str(goaway)
 
     # --- For the streams ----------------------------------------------------------------------------------------------
 
@@ -105,9 +113,10 @@ class ClientLink:
                     await self._link.read(after_read)
                 finally:
                     self.connection.over = True  # callers get the reason below, once it is known
+                self._why = "the server closed the connection"
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
-            self.why = f"the connection broke: {cause(group)}"
+            self._why = f"the connection broke: {cause(group)}"
         finally:
             self._lose()
             with trio.move_on_after(CLEANUP_S, shield=True):
@@ -142,8 +151,6 @@ class ClientLink:
             self._scope.cancel()
 
     def _lose(self) -> None:
-        if self.connection.goaway is not None:
-            self.why = f"{self.why} after {self.connection.goaway}"
         self._wake(self.connection.lose(self.why))
         # Whoever waits for a slot here has to look elsewhere.
         self.slots.total_tokens = math.inf

@@ -98,8 +98,10 @@ class BaseStream:
                 host = await self._starter.take_slot(self)
             if scope.cancelled_caught:
                 raise self._too_late()
-        now = trio.current_time()
         try:
+            # Cancelled while it waited for a connection: then there is no call to be made any more.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            now = trio.current_time()
             if self._expires <= now:
                 raise self._too_late()
             timeout_s = min(trio.current_effective_deadline(), self._expires) - now

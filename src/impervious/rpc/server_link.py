@@ -99,7 +99,8 @@ class ServerLink:
         self._idle_since = trio.current_time()
         self._departing = False
         self._leaving = False
-        self._nursery: trio.Nursery | None = None
+        self._nursery: trio.Nursery
+        """Open while `run` runs."""
 
     @property
     def calls_open(self) -> int:
@@ -173,7 +174,7 @@ class ServerLink:
         self._departing = True
 
     def _leave_if_done(self) -> None:
-        if self._streams or self._leaving or self._nursery is None:
+        if self._streams or self._leaving:
             return
         if self._departing or self.connection.done:
             self._leaving = True
@@ -212,7 +213,7 @@ class ServerLink:
             self.connection.finish(call, Outcome(Status.UNIMPLEMENTED, f"no such method: {call.path[:200]}"))
         elif len(self._streams) >= self._limits.calls:
             self.connection.refuse(call)
-        elif self._nursery is not None:
+        else:
             stream: ServerStream[Message, Message] = ServerStream(
                 call, self._link, self.connection, handler, self._peer
             )
