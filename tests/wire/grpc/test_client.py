@@ -73,6 +73,13 @@ def test_trailers_only() -> None:
     assert list(server.call.trailing_metadata().items()) == [("k", "v")]
 
 
+@pytest.mark.parametrize("headers", [[(b":status", b"200")], [(b":status", b"503"), (b"content-type", b"text/html")]])
+def test_a_grpc_status_counts_for_more_than_what_http_says(headers: list[tuple[bytes, bytes]]) -> None:
+    server = Against()
+    server.headers([*headers, (b"grpc-status", b"12")], end=True)
+    assert server.call.outcome == Outcome(Status.UNIMPLEMENTED)
+
+
 def test_trailers_only_without_the_end() -> None:
     server = Against()
     server.headers([*ANSWER, (b"grpc-status", b"5")])

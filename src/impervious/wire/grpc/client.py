@@ -149,13 +149,15 @@ class ClientConnection(Connection[ClientCall]):
                 grpc_status = value
             elif name == b"grpc-encoding":
                 encoding = value
-        if http_status != b"200" or content_type is None or not content_type.startswith(_GRPC):
-            self._settle(call, outcome_of_http(http_status or b"none", content_type), ErrorCodes.CANCEL)
-        elif event.stream_ended is not None or grpc_status is not None:
-            # Trailers-only. Its END_STREAM follows as an event of its own, for a call that is forgotten by then.
+        # END_STREAM follows as an event of its own, for a call that is forgotten by then.
+        call.peer_ended = event.stream_ended is not None
+        is_grpc = http_status == b"200" and content_type is not None and content_type.startswith(_GRPC)
+        if grpc_status is not None or (is_grpc and call.peer_ended):
+            # Trailers-only. A gRPC status counts for more than what HTTP says; grpclib sends it without a content type.
             call._trailing = event.headers
-            call.peer_ended = event.stream_ended is not None
             self._settle(call, outcome_of_trailers(event.headers), ErrorCodes.NO_ERROR)
+        elif not is_grpc:
+            self._settle(call, outcome_of_http(http_status or b"none", content_type), ErrorCodes.CANCEL)
         else:
             call._initial = event.headers
             call.inbox.encoding = encoding
