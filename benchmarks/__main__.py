@@ -21,8 +21,8 @@ def main() -> None:
     """Parse the command line and run what it names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with the alternatives.")
     parser.add_argument("name", nargs="*", choices=[[], *BENCHMARKS], help="which (default: all)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the contestants take turns; medians are shown")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=15, help="how often the contestants take turns (medians count)")
+    parser.add_argument("--seconds", type=float, default=0.4, help="length of each measurement")
     arguments = parser.parse_args()
     options = Options(rounds=arguments.rounds, seconds=arguments.seconds)
     for name in arguments.name or BENCHMARKS:

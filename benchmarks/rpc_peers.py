@@ -1,15 +1,15 @@
 """The programs that benchmarks.rpc starts: `python -m benchmarks.rpc_peers server|client KIND …`.
 
 All speak the same two methods with the same message class (google.protobuf.BytesValue), so that only the transports
-differ. A server prints its port; a client prints one JSON object with calls or messages a second for each scenario.
+differ. A server prints its port. A client reads lines "SCENARIO SECONDS" and answers each with messages a second, so
+that several clients can take turns without starting again.
 """
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import BytesValue, Int32Value
 from grpclib.const import Cardinality, Handler
@@ -25,10 +25,10 @@ CHUNK: Final = 2000
 class Echo:
     """The service, as grpclib and our server take it."""
 
-    async def echo(self, stream) -> None:
+    async def echo(self, stream: Any) -> None:
         await stream.send_message(await stream.recv_message())
 
-    async def stream(self, stream) -> None:
+    async def stream(self, stream: Any) -> None:
         request = await stream.recv_message()
         for _ in range(request.value):
             await stream.send_message(PAYLOAD)
@@ -46,10 +46,10 @@ class Echo:
 async def serve_grpcio() -> None:
     import grpc
 
-    async def echo(request, context):  # noqa: ASYNC124 - grpcio awaits it
+    async def echo(request: BytesValue, context: Any) -> BytesValue:  # noqa: ASYNC124 - grpcio awaits it
         return request
 
-    async def stream(request, context):
+    async def stream(request: Int32Value, context: Any) -> None:
         for _ in range(request.value):
             await context.write(PAYLOAD)
 
@@ -69,7 +69,8 @@ async def serve_grpclib() -> None:
 
     server = Server([Echo()])
     await server.start("127.0.0.1", 0)
-    print(server._server.sockets[0].getsockname()[1], flush=True)
+    listening: Any = server._server
+    print(listening.sockets[0].getsockname()[1], flush=True)
     await server.wait_closed()
 
 
@@ -88,8 +89,11 @@ async def serve_ours() -> None:
 Call = Callable[[], Awaitable[int]]
 """One call; returns how many messages came back."""
 
+Together = Callable[[Call, int, float], Awaitable[list[int]]]
+"""Makes calls, so many at once, until a time; returns what they returned."""
 
-async def client_grpcio(port: int, seconds: float) -> dict[str, float]:
+
+async def client_grpcio(port: int) -> None:
     import grpc
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -103,10 +107,10 @@ async def client_grpcio(port: int, seconds: float) -> dict[str, float]:
         async def streamed() -> int:
             return len([None async for _ in stream(Int32Value(value=CHUNK))])
 
-        return await measure_asyncio(unary, streamed, seconds)
+        await obey_on_asyncio(unary, streamed)
 
 
-async def client_grpclib(port: int, seconds: float) -> dict[str, float]:
+async def client_grpclib(port: int) -> None:
     from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
 
     channel = Channel("127.0.0.1", port)
@@ -123,12 +127,12 @@ async def client_grpclib(port: int, seconds: float) -> dict[str, float]:
             return len([None async for _ in call])
 
     try:
-        return await measure_asyncio(unary, streamed, seconds)
+        await obey_on_asyncio(unary, streamed)
     finally:
         channel.close()
 
 
-async def client_ours(port: int, seconds: float) -> dict[str, float]:
+async def client_ours(port: int) -> None:
     import trio
 
     from impervious.rpc import open_channel
@@ -155,10 +159,10 @@ async def client_ours(port: int, seconds: float) -> dict[str, float]:
                     nursery.start_soon(worker)
             return counts
 
-        return await measure(together, unary, streamed, seconds)
+        await obey(together, unary, streamed)
 
 
-async def measure_asyncio(unary: Call, streamed: Call, seconds: float) -> dict[str, float]:
+async def obey_on_asyncio(unary: Call, streamed: Call) -> None:
     async def together(call: Call, count: int, until: float) -> list[int]:
         counts: list[int] = []
 
@@ -169,25 +173,27 @@ async def measure_asyncio(unary: Call, streamed: Call, seconds: float) -> dict[s
         await asyncio.gather(*[worker() for _ in range(count)])
         return counts
 
-    return await measure(together, unary, streamed, seconds)
+    await obey(together, unary, streamed)
 
 
-async def measure(together, unary: Call, streamed: Call, seconds: float) -> dict[str, float]:
-    """Messages a second for each scenario, after a warm-up."""
-    await together(unary, IN_FLIGHT, time.perf_counter() + 0.2)
-    rates = {}
-    for name, call, count in (("unary", unary, 1), (f"unary x{IN_FLIGHT}", unary, IN_FLIGHT), ("stream", streamed, 1)):
+async def obey(together: Together, unary: Call, streamed: Call) -> None:
+    """Do as told on stdin, after a warm-up. Waiting for a line stops the event loop; nothing else is going on then."""
+    await together(unary, IN_FLIGHT, time.perf_counter() + 0.3)
+    print("ready", flush=True)
+    for line in sys.stdin:  # noqa: ASYNC251 - see above
+        name, seconds = line.split()
+        call, count = {"unary": (unary, 1), f"unary-x{IN_FLIGHT}": (unary, IN_FLIGHT), "stream": (streamed, 1)}[name]
         start = time.perf_counter()
-        messages = sum(await together(call, count, start + seconds))
-        rates[name] = messages / (time.perf_counter() - start)
-    return rates
+        messages = sum(await together(call, count, start + float(seconds)))
+        print(messages / (time.perf_counter() - start), flush=True)
 
 
+SCENARIOS: Final = ("unary", f"unary-x{IN_FLIGHT}", "stream")
 SERVERS: Final = {"grpcio.aio": serve_grpcio, "grpclib": serve_grpclib, "ours": serve_ours}
 CLIENTS: Final = {"grpcio.aio": client_grpcio, "grpclib": client_grpclib, "ours": client_ours}
 
 
-def run_async(kind: str, program, *arguments):
+def run_async(kind: str, program: Callable[..., Any], *arguments: object) -> Any:
     """Run a program on the event loop of its kind."""
     if kind == "ours":
         import trio
@@ -201,4 +207,4 @@ if __name__ == "__main__":
     if role == "server":
         run_async(kind, SERVERS[kind])
     else:
-        print(json.dumps(run_async(kind, CLIENTS[kind], int(rest[0]), float(rest[1]))))
+        run_async(kind, CLIENTS[kind], int(rest[0]))

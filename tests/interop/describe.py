@@ -1,15 +1,14 @@
 """Asks a server to describe itself: `python -m tests.interop.describe PORT`. Prints one JSON object."""
 
-import importlib
 import json
 import sys
 
 import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 
 def main() -> None:
-    file_descriptor = importlib.import_module("google.protobuf.descriptor_pb2").FileDescriptorProto
     with grpc.insecure_channel(f"127.0.0.1:{sys.argv[1]}") as channel:
         ask = channel.stream_stream(
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -31,7 +30,7 @@ def main() -> None:
             json.dumps(
                 {
                     "services": sorted(service.name for service in listed.list_services_response.service),
-                    "methods": sorted(method.name for method in file_descriptor.FromString(file).service[0].method),
+                    "methods": sorted(method.name for method in FileDescriptorProto.FromString(file).service[0].method),
                     "health": "SERVING" if check(b"", timeout=20) == b"\x08\x01" else "?",
                 }
             )
