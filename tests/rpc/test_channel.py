@@ -179,6 +179,21 @@ async def test_an_ipv6_address_as_authority(autojump_clock: trio.testing.MockClo
         assert headers[b":scheme"] == b"http"
 
 
+async def test_metadata_that_cannot_be_sent() -> None:
+    async def use() -> None:
+        async with open_channel("localhost", 1, metadata={"macaroon": "not\nprintable"}):
+            pass
+
+    with pytest.raises(ValueError, match="metadata key 'macaroon' must be printable"):
+        await use()
+
+
+async def test_a_host_that_no_name_can_be() -> None:
+    async with open_channel("a" * 70 + ".example", 10009) as channel:
+        message = await unavailable(ask(channel))
+    assert message.startswith(f"cannot connect to {'a' * 70}.example:10009: ")
+
+
 # --- Closing ----------------------------------------------------------------------------------------------------------
 
 

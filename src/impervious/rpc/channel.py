@@ -29,6 +29,8 @@ from .message import Message, Request, Response, parse
 from .tls import require_http2
 
 _USER_AGENT: Final = b"impervious-grpc"
+_CONNECT_ERRORS: Final = (*TRANSPORT_ERRORS, ConnectFailed, UnicodeError)
+"""What can go wrong before the first call; UnicodeError is for a host that can be no DNS name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Channel:
         *,
         authority: str,
         scheme: str,
-        metadata: MetadataLike | None,
+        metadata: list[Header],
         limits: ChannelLimits,
     ) -> None:
         self.limits = limits
@@ -75,7 +77,7 @@ class Channel:
         self._dial = dial
         self._authority = authority
         self._scheme = scheme
-        self._metadata = encode_metadata(metadata)
+        self._metadata = metadata
         self._link: ClientLink | None = None
         self._attempt: _Attempt | None = None
         self._connections_made = 0
@@ -105,6 +107,10 @@ class Channel:
           timeout: seconds from now after which the call fails with DEADLINE_EXCEEDED. Prefer `trio.fail_after`.
           deadline: the same as a point in time; the earlier one counts.
           metadata: added to the channel's.
+
+        betterproto2's stubs work on it, but for methods where both sides stream: those start an asyncio task. Its stubs
+        for streamed responses leave a generator to the garbage collector when they are left early; `unary_stream`
+        does not.
 
         Raises:
           ValueError: metadata that gRPC does not allow.
@@ -234,7 +240,7 @@ class Channel:
             attempt.failure = None
         except trio.TooSlowError:
             attempt.failure = f"cannot connect to {self._authority}: no answer within {self.limits.connect_s:g} s"
-        except (*TRANSPORT_ERRORS, ConnectFailed, ssl.SSLError) as error:
+        except _CONNECT_ERRORS as error:
             attempt.failure = f"cannot connect to {self._authority}: {cause(error)}"
         finally:
             self._attempt = None
@@ -277,7 +283,8 @@ async def open_channel(
         stream = await trio.open_tcp_stream(host, port)
         if ssl_context is None:
             return stream
-        return await _handshake(trio.SSLStream(stream, ssl_context, server_hostname=server_hostname or host))
+        name = server_hostname or host
+        return await _handshake(trio.SSLStream(stream, ssl_context, server_hostname=name, https_compatible=True))
 
     name = server_hostname or host
     authority = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
@@ -315,11 +322,11 @@ async def open_channel_over(
       metadata: sent with every call.
       limits: sizes and times.
     """
+    headers = encode_metadata(metadata)
+    limits = limits or ChannelLimits()
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        channel = Channel(
-            nursery, dial, authority=authority, scheme=scheme, metadata=metadata, limits=limits or ChannelLimits()
-        )
+        channel = Channel(nursery, dial, authority=authority, scheme=scheme, metadata=headers, limits=limits)
         try:
             yield channel
         except Exception as error:

@@ -71,6 +71,7 @@ class Server:
         self._budget = Budget(self._limits.unfinished_bytes)
         self._links: dict[ServerLink, trio.CancelScope] = {}
         self._open = 0
+        self._full = False
         self._stopping = False
 
     def statistics(self) -> ServerStatistics:
@@ -153,9 +154,12 @@ class Server:
     async def _accept(self, stream: trio.abc.Stream, ssl_context: ssl.SSLContext | None) -> None:
         """One connection, from accept to close. Nothing a client does may raise here."""
         if self._open >= self._limits.connections or self._stopping:
-            logger.warning("%s: refused, %d connections are open already", peer_address(stream), self._open)
+            if not self._full:  # told once, not once for each of a flood
+                self._full = True
+                logger.warning("%s: refused, %d connections are open already", peer_address(stream), self._open)
             await trio.aclose_forcefully(stream)
             return
+        self._full = False
         self._open += 1
         try:
             await self._serve_connection(stream, ssl_context)
@@ -171,7 +175,7 @@ class Server:
                 with trio.fail_after(self._limits.handshake_s):
                     await secured.do_handshake()
             except (*TRANSPORT_ERRORS, trio.TooSlowError) as error:
-                logger.info("%s: no TLS: %s", address, cause(error))
+                logger.debug("%s: no TLS: %s", address, cause(error))
                 await trio.aclose_forcefully(secured)
                 return
             stream, certificate = secured, secured.getpeercert()

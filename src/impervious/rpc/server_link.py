@@ -124,7 +124,7 @@ class ServerLink:
                     self._wake(self.connection.lose())
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
-            logger.info("%s: connection ended: %s", self._peer.address, cause(group))
+            logger.debug("%s: connection ended: %s", self._peer.address, cause(group))
         except* Exception:
             # The outermost boundary of a connection: a bug that one client can reach must not take the others down.
             logger.exception("%s: connection failed", self._peer.address)

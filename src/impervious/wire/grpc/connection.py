@@ -108,6 +108,10 @@ C = TypeVar("C", bound=Call)
 class _Http2(H2Connection):
     """h2, but GOAWAY does not end the connection, and no frame is collected that will be refused."""
 
+    MAX_CLOSED_STREAMS = 8192
+    """Streams remembered after their end, so that late frames for them are no offence: more than can be under way. h2's
+    own number, eight times that, costs 5 MB for each connection that lives long."""
+
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         event = ConnectionTerminated()
         event.error_code = ErrorCodes(frame.error_code) if frame.error_code in list(ErrorCodes) else frame.error_code
