@@ -4,9 +4,10 @@ The protocol lives in `impervious.wire.grpc`; here are the sockets, the tasks an
 `grpclib.exceptions.GRPCError`, service classes and stubs are those that grpclib and betterproto2 generate.
 """
 
-from .channel import Channel, ChannelStatistics, open_channel, open_channel_over
+from .channel import Channel, ChannelStatistics
 from .health import Health
 from .limits import ChannelLimits, ServerLimits
+from .opening import open_channel, open_channel_over
 from .server import Server, ServerStatistics
 from .server_link import CallInfo
 from .service import StreamsClosed

@@ -12,9 +12,9 @@ import trio
 from impervious.wire.grpc.client import ClientCall, ClientConnection
 from impervious.wire.grpc.headers import Header
 
-from .client_stream import BaseStream
 from .limits import ChannelLimits
 from .link import CLEANUP_S, TRANSPORT_ERRORS, Link, Wakeup, cause
+from .raw_stream import RawStream
 
 
 class ConnectFailed(Exception):
@@ -35,7 +35,7 @@ class ClientLink:
         self._why = "the channel was closed"  # by cancellation, unless something else is known
         self._limits = limits
         self._link: Link[ClientCall] = Link(stream, self.connection, self._wake)
-        self._streams: dict[ClientCall, BaseStream] = {}
+        self._streams: dict[ClientCall, RawStream] = {}
         self._first_call = Wakeup()
         self._scope = trio.CancelScope()
 
@@ -49,18 +49,18 @@ class ClientLink:
 
     # --- For the streams ----------------------------------------------------------------------------------------------
 
-    async def take_slot(self, stream: BaseStream) -> None:
+    async def take_slot(self, stream: RawStream) -> None:
         """Wait for a slot under the server's stream limit, first come first served."""
         try:
             self.slots.acquire_on_behalf_of_nowait(stream)
         except trio.WouldBlock:
             await self.slots.acquire_on_behalf_of(stream)
 
-    def give_up_slot(self, stream: BaseStream) -> None:
+    def give_up_slot(self, stream: RawStream) -> None:
         """Free a slot for which no call was opened."""
         self.slots.release_on_behalf_of(stream)
 
-    def start(self, stream: BaseStream, headers: list[Header], *, end: bool) -> ClientCall:
+    def start(self, stream: RawStream, headers: list[Header], *, end: bool) -> ClientCall:
         """Open a call that wakes `stream`, which holds a slot."""
         call = self.connection.open(headers, end=end)
         self._streams[call] = stream

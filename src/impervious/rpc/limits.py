@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from impervious.wire.grpc.connection import Tuning
+from impervious.wire.grpc.http2 import Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from typing import Final, Generic, NoReturn, TypeVar
 
 import trio
 
-from impervious.wire.grpc.connection import Call, Connection, PeerError
+from impervious.wire.grpc.connection import Call, Connection
+from impervious.wire.grpc.http2 import PeerError
 
 READ_BYTES: Final = 65_536
 """One read; about four of the largest DATA frames that a peer may send us."""

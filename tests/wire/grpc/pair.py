@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 
 from impervious.wire.grpc.client import ClientCall, ClientConnection
-from impervious.wire.grpc.connection import Tuning
 from impervious.wire.grpc.framing import Budget, frame_message
 from impervious.wire.grpc.headers import Header
+from impervious.wire.grpc.http2 import Tuning
 from impervious.wire.grpc.server import ServerCall, ServerConnection
 from impervious.wire.grpc.status import OK, Outcome
 

@@ -1,13 +1,8 @@
 """What both roles share: windows, backlog, GOAWAY, pings, and peers that break HTTP/2."""
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
-from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hpack import Encoder
 from hyperframe.frame import (
@@ -27,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impervious.wire.grpc.client import ClientCall, ClientConnection
-from impervious.wire.grpc.connection import Connection, GoAway, PeerError
+from impervious.wire.grpc.connection import Connection
 from impervious.wire.grpc.framing import Budget, frame_message
+from impervious.wire.grpc.http2 import PeerError
 from impervious.wire.grpc.server import ServerCall, ServerConnection
 from impervious.wire.grpc.status import OK
 
@@ -245,53 +241,6 @@ def test_window_updates_for_calls_that_do_not_wait_wake_nobody() -> None:
     assert pair.client.receive(update) == {}
 
 
-@pytest.mark.parametrize(("stream", "connection"), [(65_534, 10**6), (10**6, 10**6), (10**6, 2**31)])
-def test_windows_that_cannot_work(stream: int, connection: int) -> None:
-    with pytest.raises(ValueError, match="windows must"):
-        tuned(stream_window_bytes=stream, connection_window_bytes=connection)
-
-
-# --- GOAWAY and h2's private method -----------------------------------------------------------------------------------
-
-
-def raw_client() -> h2.connection.H2Connection:
-    """h2 as it comes."""
-    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
-    connection.initiate_connection()
-    connection.receive_data(SettingsFrame(0).serialize())
-    return connection
-
-
-def test_h2_itself_cannot_go_on_after_goaway() -> None:
-    """Should this fail, h2 has learned to drain, and the override in connection.py can go."""
-    connection = raw_client()
-    connection.send_headers(1, REQUEST)
-    connection.receive_data(GoAwayFrame(0, last_stream_id=1).serialize())
-    with pytest.raises(ProtocolError):
-        connection.send_data(1, b"more")
-
-
-@pytest.mark.parametrize("code", [ErrorCodes.NO_ERROR, ErrorCodes.ENHANCE_YOUR_CALM, 4711])
-def test_calls_that_the_server_took_outlive_goaway(code: ErrorCodes | int) -> None:
-    pair = Pair()
-    call, opened = pair.open(end=False)
-    frame = GoAwayFrame(0, last_stream_id=call.stream_id, error_code=code, additional_data=b"too_many_pings\xff")
-    assert pair.client.receive(frame.serialize()) == {}
-    assert pair.client.goaway == GoAway(call.stream_id, code, "too_many_pings\ufffd")
-    assert not pair.client.accepts_calls()
-    pair.client.send(call, frame_message(b"more"), end=True)
-    pair.pump()
-    assert pair.server.read(opened) == b"more"
-    pair.answer(opened, b"answer")
-    assert pair.client.read(call) == b"answer"
-    assert call.outcome is OK
-
-
-def test_goaway_in_words() -> None:
-    assert str(GoAway(1, ErrorCodes.ENHANCE_YOUR_CALM, "too_many_pings")) == "GOAWAY ENHANCE_YOUR_CALM (too_many_pings)"
-    assert str(GoAway(1, 4711, "")) == "GOAWAY 4711"
-
-
 # --- Pings ------------------------------------------------------------------------------------------------------------
 
 
@@ -330,23 +279,6 @@ def test_a_broken_peer_is_told_why_and_then_nothing_more_is_said() -> None:
     pair.client.cancel(call)
     assert list(pair.client.lose("gone")) == []
     assert pair.client.take_outgoing() == b""
-
-
-@pytest.mark.parametrize("step", [1, 9, 100])
-def test_an_overlong_frame_is_refused_before_it_is_collected(step: int) -> None:
-    pair = Pair()
-    head = (16_385).to_bytes(3, "big") + bytes([0, 0]) + (1).to_bytes(4, "big")
-    data = head + bytes(100)
-
-    def send() -> None:
-        for start in range(0, len(data), step):
-            pair.server.receive(data[start : start + step])
-
-    with pytest.raises(PeerError, match="longer than allowed"):
-        send()
-    [goaway] = frames_in(pair.server.take_outgoing())
-    assert isinstance(goaway, GoAwayFrame)
-    assert goaway.error_code == ErrorCodes.FRAME_SIZE_ERROR
 
 
 def test_credit_is_not_given_to_a_connection_that_is_over() -> None:

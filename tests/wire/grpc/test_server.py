@@ -5,9 +5,9 @@ from grpclib.const import Status
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame, RstStreamFrame
 
-from impervious.wire.grpc.connection import ALL_STREAMS
 from impervious.wire.grpc.framing import frame_message
 from impervious.wire.grpc.headers import Header
+from impervious.wire.grpc.http2 import ALL_STREAMS
 from impervious.wire.grpc.status import OK, Outcome
 
 from .pair import REQUEST, Pair, request

@@ -18,9 +18,10 @@ from h2.events import (
     TrailersReceived,
 )
 
-from .connection import ALL_STREAMS, UNLIMITED, Call, Connection, Tuning
+from .connection import UNLIMITED, Call, Connection
 from .framing import IDENTITY, Inbox
 from .headers import Header, Metadata, decode_metadata
+from .http2 import ALL_STREAMS, Tuning
 from .status import Outcome, outcome_of_http, outcome_of_reset, outcome_of_trailers
 
 _GRPC: Final = b"application/grpc"

@@ -2,20 +2,15 @@
 
 `receive` takes bytes and returns the calls for which something changed; methods change state and leave bytes to be
 taken with `take_outgoing`. Windows are handed back when a message is consumed, never on arrival, so unread calls fill
-their own windows and nothing more. h2 closes its state machine on any GOAWAY, while gRPC servers send one to say
-"finish what you have": the override here keeps the machine open and reports the frame. It uses private parts of h2,
-hence the pin in pyproject.toml and the tests of what h2 does without and with it.
+their own windows and nothing more.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -30,57 +25,13 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError, StreamIDTooLowError
+from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes
-from hyperframe.frame import Frame, GoAwayFrame
+from hyperframe.frame import GoAwayFrame
 
 from .framing import Budget, Inbox
 from .headers import Header
-
-ALL_STREAMS: Final = 2**31 - 1
-"""The highest stream id there is; as last id in a GOAWAY it means "not yet decided" (RFC 9113, 6.8)."""
-
-_DEFAULT_WINDOW_BYTES: Final = 65_535
-"""Where every window starts (RFC 9113, 6.9.2)."""
-
-
-class PeerError(Exception):
-    """The peer broke HTTP/2. The connection is over; what `take_outgoing` still holds tells the peer why."""
-
-
-@dataclass(frozen=True, slots=True)
-class GoAway:
-    """A GOAWAY frame from the peer."""
-
-    last_stream_id: int
-    """No call above this id was or will be handled."""
-    code: ErrorCodes | int
-    reason: str
-    """Debug text of the peer, such as grpc-go's "too_many_pings"."""
-
-    def __str__(self) -> str:
-        name = self.code.name if isinstance(self.code, ErrorCodes) else str(self.code)
-        return f"GOAWAY {name} ({self.reason})" if self.reason else f"GOAWAY {name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """Sizes of one connection."""
-
-    message_bytes: int
-    """Longest message accepted; checked on its prefix, before it is collected."""
-    stream_window_bytes: int
-    """How much a peer may send on a call that nobody reads."""
-    connection_window_bytes: int
-    """The same for all calls together. Larger than one stream's, or one unread call would stop all others."""
-    header_list_bytes: int
-    """Longest header list accepted, uncompressed (SETTINGS_MAX_HEADER_LIST_SIZE)."""
-    backlog_bytes: int
-    """Bytes waiting to be written beyond which calls get no room to send."""
-
-    def __post_init__(self) -> None:
-        if not _DEFAULT_WINDOW_BYTES <= self.stream_window_bytes < self.connection_window_bytes < 2**31:
-            raise ValueError("windows must satisfy 65535 <= stream window < connection window < 2**31")
+from .http2 import GoAway, PeerError, Tuning, open_http2
 
 
 class Call:
@@ -103,32 +54,6 @@ class Call:
 
 
 C = TypeVar("C", bound=Call)
-
-
-class _Http2(H2Connection):
-    """h2, but GOAWAY does not end the connection, and no frame is collected that will be refused."""
-
-    MAX_CLOSED_STREAMS = 8192
-    """Streams remembered after their end, so that late frames for them are no offence: more than can be under way. h2's
-    own number, eight times that, costs 5 MB for each connection that lives long."""
-
-    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
-        event = ConnectionTerminated()
-        event.error_code = ErrorCodes(frame.error_code) if frame.error_code in list(ErrorCodes) else frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = frame.additional_data or None
-        return [], [event]
-
-    def refuse_overlong_frame(self) -> None:
-        """Look at the length of a frame as soon as it is known; h2 first collects up to 16 MiB of it.
-
-        Raises:
-          FrameTooLargeError: the frame is longer than we allow, or the peer speaks something else than HTTP/2.
-        """
-        head = self.incoming_buffer._data[:3]
-        if len(head) == 3 and int.from_bytes(head, "big") > self.max_inbound_frame_size:
-            self._terminate_connection(ErrorCodes.FRAME_SIZE_ERROR)
-            raise FrameTooLargeError("a frame is longer than allowed, or this is not HTTP/2")
 
 
 class Connection(ABC, Generic[C]):
@@ -154,40 +79,10 @@ class Connection(ABC, Generic[C]):
         self._changed: dict[C, None] = {}
         self._blocked: dict[C, None] = {}
         self._outgoing = bytearray()
-        self._h2 = self._open_http2(client_side=client_side, max_calls=max_calls)
+        self._h2 = open_http2(tuning, client_side=client_side, max_calls=max_calls)
         self._stream_step = tuning.stream_window_bytes // 4
         self._connection_step = tuning.connection_window_bytes // 4
         self._drain_h2()
-
-    def _open_http2(self, *, client_side: bool, max_calls: int | None) -> _Http2:
-        tuning = self._tuning
-        h2 = _Http2(
-            H2Configuration(
-                client_side=client_side,
-                header_encoding=None,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-                validate_inbound_headers=not client_side,
-                normalize_inbound_headers=False,
-            )
-        )
-        settings = h2.local_settings
-        settings[SettingCodes.INITIAL_WINDOW_SIZE] = tuning.stream_window_bytes
-        settings[SettingCodes.MAX_HEADER_LIST_SIZE] = tuning.header_list_bytes
-        if client_side:
-            settings[SettingCodes.ENABLE_PUSH] = 0
-        if max_calls is not None:
-            settings[SettingCodes.MAX_CONCURRENT_STREAMS] = max_calls
-        # In force at once: what goes into the preface is what we mean, and the peer cannot send before it has read it.
-        settings.acknowledge()
-        h2.decoder.max_header_list_size = tuning.header_list_bytes
-        h2.initiate_connection()
-        if max_calls is not None:
-            # h2 ends the whole connection over one stream too many. We refuse that stream instead (RFC 9113, 5.1.2).
-            settings[SettingCodes.MAX_CONCURRENT_STREAMS] = ALL_STREAMS
-            settings.acknowledge()
-        h2.increment_flow_control_window(tuning.connection_window_bytes - _DEFAULT_WINDOW_BYTES)
-        return h2
 
     # --- Bytes in, bytes out ------------------------------------------------------------------------------------------
 
@@ -396,6 +291,7 @@ class Connection(ABC, Generic[C]):
 
     def _on_settings(self, event: RemoteSettingsChanged) -> None:
         self.settled = True
+        self._h2.limit_compression_table()
         if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
             self._unblock_all()
 

@@ -14,7 +14,7 @@ from h2.errors import ErrorCodes
 from h2.events import PingAckReceived, RequestReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 from hpack import NeverIndexedHeaderTuple
 
-from .connection import ALL_STREAMS, Call, Connection, Tuning
+from .connection import Call, Connection
 from .framing import ACCEPTED_ENCODINGS, GZIP, IDENTITY, Budget, Inbox
 from .headers import (
     Header,
@@ -26,6 +26,7 @@ from .headers import (
     encode_message,
     encode_metadata,
 )
+from .http2 import ALL_STREAMS, Tuning
 from .status import STATUS_DETAILS, Outcome
 
 _CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
