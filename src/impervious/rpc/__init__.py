@@ -5,11 +5,14 @@ The protocol lives in `impervious.wire.grpc`; here are the sockets, the tasks an
 """
 
 from .channel import Channel, ChannelStatistics
+from .client_stream import ResponseStream, Stream
 from .health import Health
 from .limits import ChannelLimits, ServerLimits
+from .message import Message
 from .opening import open_channel, open_channel_over
 from .server import Server, ServerStatistics
 from .server_link import CallInfo
+from .server_stream import Peer, ServerStream
 from .service import StreamsClosed
 from .tls import client_context, server_context
 
@@ -19,9 +22,14 @@ __all__ = [
     "ChannelLimits",
     "ChannelStatistics",
     "Health",
+    "Message",
+    "Peer",
+    "ResponseStream",
     "Server",
     "ServerLimits",
     "ServerStatistics",
+    "ServerStream",
+    "Stream",
     "StreamsClosed",
     "client_context",
     "open_channel",

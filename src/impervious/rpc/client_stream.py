@@ -148,10 +148,12 @@ class Stream(RawStream, Generic[Request, Response]):
             self.abort()
 
     async def _leave(self, call: ClientCall) -> None:
-        """The block was left without an error: see the call through, or cancel what is left of a stream."""
+        """The block was left without an error: see a unary response through; what is left of a stream is not wanted.
+
+        A status that nobody waited for is no error: who has seen the last update of a payment must not learn on leaving
+        that the connection was lost a moment later.
+        """
         if self._cardinality.server_streaming:
-            if call.outcome is not None and not call.inbox.unread_bytes:
-                self._raise_unless_ok(call.outcome)
             return
         if call.outcome is None and not call.local_ended:
             raise ProtocolError(f"{self.route}: end the request before leaving its block, or cancel it")

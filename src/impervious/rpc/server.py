@@ -45,7 +45,7 @@ class ServerStatistics:
 
 
 class Server:
-    """Serves gRPC services.
+    """Serves gRPC services, in one `serve` or `serve_listeners` at a time.
 
     Args:
       services: instances of service classes.
