@@ -77,8 +77,10 @@ class Doors:
         self._config = config
         self._listeners = listeners
         self._authorizer = authorizer
-        self._streams = Closing()
-        self._calls = Closing()
+        self.streams = Closing()
+        """Begins when streams are to end."""
+        self.calls = Closing()
+        """Begins when calls that still run are to be answered that the daemon stops."""
         self._frames = Frames()
         self._table = operations(node)
         self._known_types = known_types(config)
@@ -90,7 +92,7 @@ class Doors:
         Cancellation: closes the doors in order; takes under 4 s, whatever clients do.
         """
         listeners, certificates = self._listeners, self._listeners.certificates
-        grpc, http = self._grpc_server(), self._http_server()
+        grpc, http = self.grpc_server(), self.http_server()
         make_room(2 * self._connections)
 
         async def serve_grpc(*, task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:
@@ -108,12 +110,12 @@ class Doors:
                 await nursery.start(serve_http)
                 logger.info("listening: %s", self._listeners.addresses)
                 task_status.started()
-                await self._follow_health()
+                await self.follow_health()
             finally:
-                self._streams.begin()
+                self.streams.begin()
         raise AssertionError("served for ever")  # pragma: no cover
 
-    async def _follow_health(self) -> NoReturn:
+    async def follow_health(self) -> NoReturn:
         """Tell gRPC's health service what /readyz would say; the empty name only says that we are alive."""
         while True:
             ready = readiness(self._node).ready
@@ -122,27 +124,34 @@ class Doors:
             await trio.sleep(HEALTH_S)
         raise AssertionError("followed for ever")  # pragma: no cover
 
-    def _grpc_server(self) -> Server:
+    def grpc_server(self) -> Server:
+        """Make the gRPC server, to serve on any listener."""
         stream = StreamService(
-            self._config.service(_WEBSOCKET), self._node, self._frames, self._streams, known_types=self._known_types
+            self._config.service(_WEBSOCKET), self._node, self._frames, self.streams, known_types=self._known_types
         )
         limits = ServerLimits(message_bytes=largest_request(self._config), connections=self._connections)
         return Server([TableService(self._table), stream, self._health], limits=limits, on_call=asks(self._authorizer))
 
-    def _http_server(self) -> HttpServer:
-        routes = make_routes(self._table, self._node, self._calls, max_body=largest_request(self._config))
-        streams = Streams(
-            self._config.service(_WEBSOCKET), self._node, self._frames, self._streams, known_types=self._known_types
-        )
+    def http_server(self) -> HttpServer:
+        """Make the HTTP server, to serve on TCP listeners."""
+        return HttpServer(self.http_app(), streams=self.streams, calls=self.calls, max_connections=self._connections)
+
+    def http_app(self) -> Front:
+        """Make the ASGI application of the HTTP server."""
         server = self._config.server
-        front = Front(
+        return Front(
             rules=BrowserRules.of(self._http_addresses(), server.cors_origins, server.allowed_hosts),
             authorizer=self._authorizer,
-            streams=streams,
-            routes=routes,
+            streams=Streams(
+                self._config.service(_WEBSOCKET),
+                self._node,
+                self._frames,
+                self.streams,
+                known_types=self._known_types,
+            ),
+            routes=make_routes(self._table, self._node, self.calls, max_body=largest_request(self._config)),
             encoding_at=self._encoding_at,
         )
-        return HttpServer(front, streams=self._streams, calls=self._calls, max_connections=self._connections)
 
     @property
     def _connections(self) -> int:

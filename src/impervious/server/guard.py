@@ -115,7 +115,7 @@ class BrowserRules:
         if not is_address(name):
             return any(name == host.lower() for host, _ in self.bound)
         address = ipaddress.ip_address(name)
-        own = {host for host, _ in self.bound} | ({arrived_at} if arrived_at else set())
+        own = {host for host, _ in self.bound} | self.hosts | ({arrived_at} if arrived_at else set())
         return address.is_loopback or any(is_address(each) and ipaddress.ip_address(each) == address for each in own)
 
     def allows(self, origin: str, host: str | None, arrived_at: str | None) -> bool:

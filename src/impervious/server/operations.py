@@ -7,8 +7,7 @@ turns one into the other. A room that adds a service adds rows (see `server.api`
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import betterproto2 as proto
 
@@ -19,8 +18,6 @@ from impervious.wire.json import Encoding
 
 Request = TypeVar("Request", bound=proto.Message)
 Response = TypeVar("Response", bound=proto.Message)
-
-NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Door(Enum):
@@ -39,7 +36,7 @@ class CallContext:
     """Who calls."""
     peer: str = ""
     """Address it came from, for the log."""
-    metadata: Mapping[str, str] = field(default=NO_METADATA)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     """gRPC metadata or HTTP headers; names in small letters."""
     idempotency_key: str | None = None
     encoding: Encoding = Encoding.BASE64

@@ -5,6 +5,7 @@ What is different here, each shown by a test:
   upgrade are enough, and so is a malformed offer of a websocket extension.
 - A peer that does not read cannot hold a task for ever: a write has a deadline, and `cut` ends it at once. Upstream
   shields writes without any, so one such peer hangs the shutdown.
+- A connection that is to be closed is closed, also when the application is cancelled at that moment.
 - Only HTTP/1.1 is spoken: no upgrade to HTTP/2, whose many streams would need limits of their own.
 - Websockets are not compressed, so frames made once serve all (`asgi.FRAMES`), and there are no zip bombs.
 """
@@ -175,22 +176,30 @@ class Connection(TCPServer):
             )
             await self.idle_task.restart(group, self._idle_timeout)
             await self._read_data()
+            await self.idle_task.stop()  # upstream lets it sleep on, and the connection with it
 
     async def protocol_send(self, event: Event) -> None:
-        """Send what the protocol has to say. A write that has begun is finished, within bounds, also when cancelled."""
-        if not isinstance(event, RawData):
+        """Do what the protocol wants: write, close, or mind the time of an idle connection.
+
+        Cancellation: it is finished first, within `STALL_S`. Upstream is cancelled here when the application ends
+        while it is being told that it has ended, and then never closes what it should.
+        """
+        try:
+            with trio.fail_after(STALL_S, shield=True):
+                await self._do(event)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        except trio.TooSlowError:
+            logger.warning("%s: cut off, because it has not read for %g s", self._peer(), STALL_S)
+            self.cut()
+            await self.protocol.handle(Closed())
+
+    async def _do(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            async with self.send_lock:
+                await self.stream.send_all(event.data)
+        else:
             await super().protocol_send(event)
-            return
-        async with self.send_lock:
-            try:
-                with trio.fail_after(STALL_S, shield=True):
-                    await self.stream.send_all(event.data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
-            except trio.TooSlowError:
-                logger.warning("%s: cut off, because it has not read for %g s", self._peer(), STALL_S)
-                self.cut()
-                await self.protocol.handle(Closed())
 
     def _peer(self) -> str:
         try:
