@@ -192,14 +192,14 @@ async def test_a_failure_is_told_to_whoever_waits(tmp_path: Path) -> None:
         here.network.lnd("alice").fail_next_payment(refused, after_attempt=True)
         message = {"msg": "aGk=", "pubkey": here.carol_hex}
         status, answer = await http(here.alice_at.http, "POST", "/v1/message/send?wait=true", message)
-        assert (status, answer["code"]) == (400, 9)
+        assert (status, answer["code"]) == (409, 10)
         assert "not delivered: " in answer["message"]
         here.network.lnd("alice").fail_next_payment(refused, after_attempt=True)
         with pytest.raises(GRPCError, match="not delivered: ") as caught:
             await MessagingStub(channel).send_message(  # type: ignore[arg-type]
                 SendMessageRequest(msg=b"hi", pubkey=here.carol_hex, wait=True)
             )
-        assert caught.value.status.value == 9
+        assert caught.value.status.value == 10
 
 
 async def test_ready_follows_the_lightning_node(tmp_path: Path) -> None:
