@@ -168,7 +168,9 @@ async def _listening(config: Config, *, wanted: bool) -> AsyncIterator[Listeners
         yield listeners
 
 
-async def _serve_doors(node: Node, listeners: Listeners, *, task_status: trio.TaskStatus[None]) -> NoReturn:
+async def _serve_doors(  # noqa: ASYNC114, ASYNC128 - the doors tell task_status
+    node: Node, listeners: Listeners, *, task_status: trio.TaskStatus[None]
+) -> NoReturn:
     # Here, because a program without doors need not load Quart and Hypercorn.
     from impervious.server.doors import Doors
 

@@ -1,5 +1,3 @@
-import math
-
 import trio
 import trio.testing
 
@@ -8,7 +6,7 @@ from impervious.server.closing import Closing
 
 async def sleep() -> None:
     """trio.sleep_forever, of which mypy knows that nothing comes behind it."""
-    await trio.sleep(math.inf)
+    await trio.Event().wait()
 
 
 async def test_begin_ends_every_wait_and_those_to_come(autojump_clock: trio.testing.MockClock) -> None:

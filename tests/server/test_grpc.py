@@ -36,7 +36,7 @@ async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
 async def connected(doors: Doors) -> AsyncIterator[Channel]:
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(doors.grpc_server().serve_listeners, [listener])
+        await nursery.start(doors.grpc_server().serve_listeners, [listener])
         async with open_channel_over(listener.connect, authority="test") as channel:
             yield channel
         nursery.cancel_scope.cancel()
@@ -129,6 +129,7 @@ async def test_streams_that_cannot_begin(
 
 async def test_a_stream_that_breaks_says_why(inside: Inside, channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(work: object) -> None:
+        await trio.lowlevel.checkpoint()
         raise StoreError("the database cannot be used")
 
     async with subscribe(channel) as responses:
@@ -179,6 +180,7 @@ async def test_the_one_place_that_decides_who_may_call(inside: Inside) -> None:
     seen: list[CallFacts] = []
 
     async def authorize(facts: CallFacts) -> Principal:
+        await trio.lowlevel.checkpoint()
         seen.append(facts)
         if facts.metadata.get("authorization") != "Bearer x":
             raise Unauthenticated("give a token")

@@ -1,4 +1,5 @@
 import pytest
+import trio
 
 from impervious.config import ServiceConfig
 from impervious.errors import Unsupported
@@ -12,6 +13,7 @@ ON, OFF = (ServiceConfig(service_type=ServiceType("sign"), active=active) for ac
 
 
 async def sign(request: SignRequest, context: CallContext) -> SignResponse:
+    await trio.lowlevel.checkpoint()
     return SignResponse(signature=f"{request.msg} {context.door.value}")
 
 
@@ -39,6 +41,7 @@ async def test_a_request_of_another_row_is_a_bug() -> None:
 
 def test_services_are_named_once() -> None:
     async def send(request: SendMessageRequest, context: CallContext) -> SendMessageResponse:
+        await trio.lowlevel.checkpoint()
         raise NotImplementedError
 
     other = operation("/a.B/C", "POST /c", SendMessageRequest, SendMessageResponse, send, service=ON)

@@ -5,6 +5,7 @@ ends. The rooms below know nothing of HTTP and gRPC, and the two know nothing of
 """
 
 import logging
+from functools import partial
 from typing import Final, NoReturn
 
 import trio
@@ -95,19 +96,14 @@ class Doors:
         grpc, http = self.grpc_server(), self.http_server()
         make_room(2 * self._connections)
 
-        async def serve_grpc(*, task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:
-            context = certificates.grpc if certificates else None
-            await grpc.serve_listeners(listeners.grpc, ssl_context=context, grace_s=GRACE_S, task_status=task_status)
-
-        async def serve_http(*, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
-            context = certificates.http if certificates else None
-            everywhere = (*listeners.http, *listeners.http_text)
-            await http.serve(everywhere, ssl_context=context, grace_s=GRACE_S, task_status=task_status)
-
+        everywhere = (*listeners.http, *listeners.http_text)
+        grpc_tls, http_tls = (certificates.grpc, certificates.http) if certificates else (None, None)
         async with trio.open_nursery() as nursery:
             try:
-                await nursery.start(serve_grpc)
-                await nursery.start(serve_http)
+                await nursery.start(
+                    partial(grpc.serve_listeners, listeners.grpc, ssl_context=grpc_tls, grace_s=GRACE_S)
+                )
+                await nursery.start(partial(http.serve, everywhere, ssl_context=http_tls, grace_s=GRACE_S))
                 logger.info("listening: %s", self._listeners.addresses)
                 task_status.started()
                 await self.follow_health()

@@ -211,6 +211,7 @@ async def test_a_node_that_cannot_serve_is_named(inside: Inside) -> None:
 
 async def test_a_full_disk_is_named(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(work: object) -> None:
+        await trio.lowlevel.checkpoint()
         raise StoreFull("the disk is full: make room")
 
     monkeypatch.setattr(inside.house.store, "write", full)
@@ -228,6 +229,7 @@ async def test_a_service_that_is_switched_off_says_so(tmp_path: Path) -> None:
 
 async def test_a_bug_is_told_by_number(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*args: object, **options: object) -> None:
+        await trio.lowlevel.checkpoint()
         raise RuntimeError("secret")
 
     monkeypatch.setattr(inside.house.messages, "send", broken)
@@ -259,7 +261,7 @@ async def test_calls_that_run_are_answered_when_the_doors_close(inside: Inside) 
 async def channel(inside: Inside) -> AsyncIterator[Channel]:
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(inside.doors.grpc_server().serve_listeners, [listener])
+        await nursery.start(inside.doors.grpc_server().serve_listeners, [listener])
         async with open_channel_over(listener.connect, authority="test") as channel:
             yield channel
         nursery.cancel_scope.cancel()
@@ -311,6 +313,7 @@ async def test_errors_over_grpc(inside: Inside, channel: Channel, monkeypatch: p
         await send(channel)
 
     async def broken(*args: object, **options: object) -> None:
+        await trio.lowlevel.checkpoint()
         raise RuntimeError("secret")
 
     monkeypatch.setattr(inside.house.messages, "send", broken)

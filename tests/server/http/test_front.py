@@ -2,6 +2,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
 from tests.server.asgi import opened, request
 from tests.server.house import Inside, config, open_app
 
@@ -120,6 +121,7 @@ async def test_the_one_place_that_decides_who_may_call(inside: Inside) -> None:
     seen = []
 
     async def authorize(facts: CallFacts) -> Principal:
+        await trio.lowlevel.checkpoint()
         seen.append(facts)
         if facts.metadata.get("authorization") != "Bearer x":
             raise Unauthenticated("give a token: authorization: Bearer …")

@@ -181,6 +181,7 @@ async def test_an_error_in_one_connection_is_logged_and_ends_it_alone(
     async with serving_house(tmp_path) as (_, address):
 
         async def broken(self: object, event: object) -> None:
+            await trio.lowlevel.checkpoint()
             raise RuntimeError("a bug")
 
         with monkeypatch.context() as patch:

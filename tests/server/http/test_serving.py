@@ -46,7 +46,7 @@ async def open_door(tmp_path: Path, *, grace_s: float = 0.05, max_connections: i
         )
         scope, stopped = trio.CancelScope(), trio.Event()
 
-        async def serve(*, task_status: trio.TaskStatus[object]) -> None:
+        async def serve(*, task_status: trio.TaskStatus[object]) -> None:  # noqa: ASYNC128 - the server tells it
             with scope:
                 await server.serve(inside.listeners.http, ssl_context=None, grace_s=grace_s, task_status=task_status)
             stopped.set()

@@ -152,6 +152,7 @@ async def test_a_stream_that_breaks_ends_with_the_error(inside: Inside, monkeypa
         assert seqs(await frames(line, 1)) == [1]
 
         async def broken(work: object) -> None:
+            await trio.lowlevel.checkpoint()
             raise StoreError("the database cannot be used: disk I/O error")
 
         monkeypatch.setattr(inside.house.store, "read", broken)
@@ -238,6 +239,7 @@ async def test_a_stream_that_breaks_ends_with_the_error_as_its_last_line(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(work: object) -> None:
+        await trio.lowlevel.checkpoint()
         raise StoreError("broken")
 
     for headers in (PLAIN, SSE):

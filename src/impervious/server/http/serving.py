@@ -6,7 +6,8 @@ that the daemon stops, then cut. However badly a peer behaves, that takes no lon
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, NoReturn
 
 import trio
@@ -57,7 +58,7 @@ class HttpServer:
         """How many are open."""
         return len(self._open)
 
-    async def serve(  # noqa: ASYNC128 - serve_listeners tells task_status
+    async def serve(
         self,
         listeners: Sequence[trio.SocketListener],
         *,
@@ -81,7 +82,9 @@ class HttpServer:
 
         async with trio.open_nursery() as connections:
             try:
-                listening = await connections.start(_listen, accept, list(listeners), connections)
+                listening = await connections.start(
+                    partial(trio.serve_listeners, accept, list(listeners), handler_nursery=connections)
+                )
                 task_status.started(listening)
                 await trio.sleep_forever()
             finally:
@@ -126,16 +129,6 @@ class HttpServer:
                 self._empty = trio.Event()
                 await self._empty.wait()
         return not self._open
-
-
-async def _listen(
-    accept: Callable[[trio.SocketStream], Awaitable[None]],
-    listeners: list[trio.SocketListener],
-    connections: trio.Nursery,
-    *,
-    task_status: trio.TaskStatus[list[trio.SocketListener]],
-) -> None:
-    await trio.serve_listeners(accept, listeners, handler_nursery=connections, task_status=task_status)
 
 
 def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
