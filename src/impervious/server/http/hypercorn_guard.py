@@ -12,8 +12,10 @@ What is different here, each shown by a test:
 
 import dataclasses
 import logging
+import os
 import socket
-from typing import Final, cast
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, cast
 
 import h11
 import trio
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 STALL_S: Final = 60.0
 """How long one write, of 64 KiB or of one frame, may take: a peer slower than that is cut off. As for gRPC."""
 
+T = TypeVar("T")
 TlsStream = trio.SSLStream[trio.SocketStream]
 
 
@@ -184,22 +187,41 @@ class Connection(TCPServer):
         Cancellation: it is finished first, within `STALL_S`. Upstream is cancelled here when the application ends
         while it is being told that it has ended, and then never closes what it should.
         """
+        if isinstance(event, RawData):
+            await self.write(event.data)
+        else:
+            await self._within_bounds(super().protocol_send, event)
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, or end the connection. Does not checkpoint where the socket takes everything at once."""
+        rest = self._write_now(data)
+        if rest:
+            await self._within_bounds(self._write_rest, rest)
+
+    def _write_now(self, data: bytes) -> bytes | memoryview:
+        """Write what the socket takes, which is mostly all, at a fraction of the cost of being ready to wait for it."""
+        if self._is_tls or self.send_lock.locked():
+            return data
+        try:
+            written = os.write(self._socket.fileno(), data)
+        except OSError:  # it takes nothing now, or it is gone, which the next attempt will tell
+            return data
+        return memoryview(data)[written:]
+
+    async def _write_rest(self, data: bytes | memoryview) -> None:
+        async with self.send_lock:
+            await self.stream.send_all(data)
+
+    async def _within_bounds(self, act: Callable[[T], Awaitable[None]], argument: T) -> None:
         try:
             with trio.fail_after(STALL_S, shield=True):
-                await self._do(event)
+                await act(argument)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self.protocol.handle(Closed())
         except trio.TooSlowError:
             logger.warning("%s: cut off, because it has not read for %g s", self._peer(), STALL_S)
             self.cut()
             await self.protocol.handle(Closed())
-
-    async def _do(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            async with self.send_lock:
-                await self.stream.send_all(event.data)
-        else:
-            await super().protocol_send(event)
 
     def _peer(self) -> str:
         try:

@@ -5,7 +5,7 @@ what has come while the client was busy leaves in one write, so the cost of a su
 A client that does not read holds up its own write only: its subscription falls back on the log.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -128,38 +128,64 @@ class Streams:
                 await outlet.open()
                 if call.method != "HEAD":
                     shape = Shape(outlet.framing, watch.encoding, watch.published)
-                    await pump(subscription, watch, self._frames.encoder(shape), outlet, self._closing)
+                    await Pump(subscription, watch, self._frames.encoder(shape), outlet).run(self._closing)
         except Exception as error:  # a subscriber must always be told why its stream ends
             await outlet.fail(problem(error, call.path))
         else:
             await outlet.finish()
 
 
-async def pump(subscription: Subscription, watch: Watch, encode: Encoder, outlet: Outlet, closing: Closing) -> None:
-    """Carry events from a subscription to a client until it is time to end.
+class Pump:
+    """Carries events from a subscription to a client.
 
-    Raises:
-      OutOfRange: the log was pruned faster than the client reads.
-      StoreError: the log cannot be read.
-
-    Cancellation: may lose the frames being sent; none is left half sent that the adapter began.
+    Args:
+      subscription: read by nobody else.
+      watch: what the client wants to see.
+      encode: gives an event its shape.
+      outlet: the way to the client.
     """
-    while not closing.begun:
-        events = subscription.receive_ready(BATCH)
-        if not events:
-            with closing.wait(IDLE_S) as wait:
-                events = [await subscription.receive()]
-                events += subscription.receive_ready(BATCH - 1)
-            if wait.cancelled_caught:
-                if not closing.begun:
-                    await outlet.keep_alive()
-                continue
-        for frames in gathered(encode(event) for event in events if watch.shows(event)):
-            await outlet.send(frames)
+
+    def __init__(self, subscription: Subscription, watch: Watch, encode: Encoder, outlet: Outlet) -> None:
+        self._subscription = subscription
+        self._shows = watch.shows
+        self._encode = encode
+        self._outlet = outlet
+        self._last = trio.current_time()
+        """When the client was last shown that we are here."""
+
+    async def run(self, closing: Closing) -> None:
+        """Carry until it is time to end.
+
+        The scope that bounds the waiting is renewed when it has run out, not for each event: most of what an event
+        costs would be that.
+
+        Raises:
+          OutOfRange: the log was pruned faster than the client reads.
+          StoreError: the log cannot be read.
+
+        Cancellation: loses nothing that is being sent, because the server finishes a write that it has begun.
+        """
+        while not closing.begun:
+            with closing.wait(self._last + IDLE_S - trio.current_time()):
+                await self._carry()
+            if not closing.begun and trio.current_time() >= self._last + IDLE_S:
+                await self._outlet.keep_alive()
+                self._last = trio.current_time()
+
+    async def _carry(self) -> None:
+        while True:
+            events = self._subscription.receive_ready(BATCH) or [await self._subscription.receive()]
+            for frames in gathered([self._encode(event) for event in events if self._shows(event)]):
+                await self._outlet.send(frames)
+            self._last = trio.current_time()
 
 
-def gathered(frames: Iterable[bytes]) -> Iterator[bytes]:
+def gathered(frames: Sequence[bytes]) -> Iterable[bytes]:
     """Join frames up to what is written at a time."""
+    return frames if len(frames) <= 1 else _joined(frames)
+
+
+def _joined(frames: Iterable[bytes]) -> Iterator[bytes]:
     parts: list[bytes] = []
     size = 0
     for frame in frames:
