@@ -41,6 +41,7 @@ STALL_S: Final = 60.0
 """How long one write, of 64 KiB or of one frame, may take: a peer slower than that is cut off. As for gRPC."""
 
 T = TypeVar("T")
+Write = Callable[[bytes], Awaitable[None]]
 TlsStream = trio.SSLStream[trio.SocketStream]
 
 
@@ -50,6 +51,9 @@ class RudePeer(Exception):
 
 class Websocket(WSStream):
     """A websocket that takes ready frames, offers no extensions, and ends with a peer that jumps the handshake."""
+
+    write: Write
+    """Straight to the connection: nothing between has anything to add to ready frames."""
 
     async def handle(self, event: StreamEvent) -> None:
         """Take what came from the peer."""
@@ -66,19 +70,20 @@ class Websocket(WSStream):
         if message is None or cast("str", message["type"]) != FRAMES:
             await super().app_send(message)
         elif not self.closed and self.state is ASGIWebsocketState.CONNECTED:
-            await self.send(Data(stream_id=STREAM_ID, data=cast("dict[str, bytes]", message)["bytes"]))
+            await self.write(cast("dict[str, bytes]", message)["bytes"])
 
 
 class Http11(H11Protocol):
     """HTTP/1.1 and nothing else, with our websockets."""
 
+    write: Write
+    """The connection's."""
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Upgrade to no other protocol: a client that offers HTTP/2 goes on with HTTP/1.1 (RFC 9110, section 7.8)."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        stream_class: type[HTTPStream | WSStream] = HTTPStream
-        if _is_upgrade(request):
-            stream_class = Websocket
+        stream_class: type[Websocket | HTTPStream] = Websocket if _is_upgrade(request) else HTTPStream
         self.stream = stream_class(
             self.app,
             self.config,
@@ -90,7 +95,8 @@ class Http11(H11Protocol):
             self.stream_send,
             STREAM_ID,
         )
-        if stream_class is Websocket:
+        if isinstance(self.stream, Websocket):
+            self.stream.write = self.write
             self.connection = H11WSConnection(cast("h11.Connection", self.connection))
         await self.stream.handle(
             Request(
@@ -162,21 +168,19 @@ class Connection(TCPServer):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         async with TaskGroup() as group:
             self._task_group = group
-            # Upstream's wrapper would switch to HTTP/2.
-            self.protocol = cast(
-                "ProtocolWrapper",
-                Http11(
-                    self.app,
-                    self.config,
-                    self.context,
-                    group,
-                    ConnectionState({}),
-                    self._is_tls,
-                    parse_socket_addr(self._socket.family, self._socket.getpeername()),
-                    parse_socket_addr(self._socket.family, self._socket.getsockname()),
-                    self.protocol_send,
-                ),
+            protocol = Http11(
+                self.app,
+                self.config,
+                self.context,
+                group,
+                ConnectionState({}),
+                self._is_tls,
+                parse_socket_addr(self._socket.family, self._socket.getpeername()),
+                parse_socket_addr(self._socket.family, self._socket.getsockname()),
+                self.protocol_send,
             )
+            protocol.write = self.write
+            self.protocol = cast("ProtocolWrapper", protocol)  # which would switch to HTTP/2
             await self.idle_task.restart(group, self._idle_timeout)
             await self._read_data()
             await self.idle_task.stop()  # upstream lets it sleep on, and the connection with it
