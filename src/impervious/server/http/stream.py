@@ -125,7 +125,6 @@ class Streams:
             )
             # First the subscription, then the word that it stands: whatever the client causes then is on its stream.
             async with self._source.events(since=watch.since, wanted=watch.wanted) as subscription:
-                await outlet.open()
                 if call.method != "HEAD":
                     shape = Shape(outlet.framing, watch.encoding, watch.published)
                     await Pump(subscription, watch, self._frames.encoder(shape), outlet).run(self._closing)
