@@ -13,6 +13,7 @@ from .options import Options
 
 BENCHMARKS: Final = {
     "rpc": "benchmarks.rpc",
+    "fanout": "benchmarks.fanout",
 }
 """Name -> module with a function `run(options)`."""
 

@@ -184,6 +184,10 @@ class ServiceContext:
         self._hub = hub
         self._outbound = outbound
 
+    def minimum_amount(self, size: int) -> Msat:
+        """Say what a payload of `size` bytes carries at least, in msat."""
+        return self._outbound.policy.minimum_amount(size)
+
     async def send(
         self,
         recipient: NodePubkey,

@@ -8,6 +8,7 @@ again, and the log makes that safe.
 
 import logging
 import random
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +26,7 @@ from impervious.inbound.reader import InboundPolicy
 from impervious.model import NodeInfo, NodeStatus, RecordType, ServiceType
 from impervious.node import PaymentNode
 from impervious.outbound import Outbound, SendPolicy
+from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import ServiceContext
 from impervious.services.message import MessageService
 from impervious.store import Store, Tx, open_store, outbox, upkeep
@@ -35,6 +37,8 @@ from impervious.units import msat
 logger = logging.getLogger(__name__)
 
 TIDY_EVERY_S: Final = 3600.0
+LOW_DISK_BYTES: Final = 32 << 20
+"""Below this the disk counts as full: a few of the largest messages and the database's own log need it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +56,36 @@ THE_WORLD = Surroundings()
 class Node:
     """A running Impervious node. Made by `open_node`."""
 
-    def __init__(self, config: Config, lightning: PaymentNode, events: Events, messages: MessageService) -> None:
+    def __init__(
+        self,
+        config: Config,
+        lightning: PaymentNode,
+        events: Events,
+        messages: MessageService,
+        addresses: Addresses | None,
+    ) -> None:
         self.config = config
         self.lightning = lightning
         """The Lightning node it runs on."""
         self.messages = messages
         """The message service: `await node.messages.send(...)`."""
+        self.addresses = addresses
+        """Where the doors listen; None: it has none."""
         self._events = events
 
     @property
     def status(self) -> NodeStatus:
         """Whether the Lightning node can serve now, and if not, why."""
         return self.lightning.status
+
+    @property
+    def disk_problem(self) -> str | None:
+        """Why the database may soon be unable to store anything; None: there is room."""
+        folder = self.config.store.path.expanduser().parent
+        free = shutil.disk_usage(folder).free
+        if free >= LOW_DISK_BYTES:
+            return None
+        return f"the disk is full: {free >> 20} MB are left for the database in {folder}; make room"
 
     async def wait_ready(self) -> NodeInfo:
         """Wait until the Lightning node can serve, then tell who it is."""
@@ -83,13 +105,14 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    config: Config, *, lightning: PaymentNode, surroundings: Surroundings = THE_WORLD
+    config: Config, *, lightning: PaymentNode, doors: bool = False, surroundings: Surroundings = THE_WORLD
 ) -> AsyncIterator[Node]:
     """Run a node for as long as the block does.
 
     Args:
       config: what it is told.
       lightning: the Lightning node to run on.
+      doors: whether to open gRPC and HTTP, unless `server.enabled` is false.
       surroundings: clock, randomness and threads.
 
     Raises:
@@ -100,13 +123,16 @@ async def open_node(
     Cancellation: stops everything, in order.
     """
     hub = Hub()
-    async with open_store(
-        config.store.path.expanduser(),
-        config.store.password,
-        on_commit=hub.publish,
-        now_ms=surroundings.now_ms,
-        run_sync=surroundings.run_sync,
-    ) as store:
+    async with (
+        _listening(config, wanted=doors) as listeners,
+        open_store(
+            config.store.path.expanduser(),
+            config.store.password,
+            on_commit=hub.publish,
+            now_ms=surroundings.now_ms,
+            run_sync=surroundings.run_sync,
+        ) as store,
+    ):
         events = Events(store, hub, max_subscribers=config.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random)
         inbound = Inbound(lightning, store, hub, inbound_policy(config), random=surroundings.random)
@@ -120,11 +146,35 @@ async def open_node(
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
             work.start_soon(_keep_tidy, store, retention(config))
-            async with trio.open_nursery() as sources:
-                sources.start_soon(_after, identified, inbound.run)
-                yield Node(config, lightning, events, messages)
-                sources.cancel_scope.cancel()
+            async with trio.open_nursery() as entrance:
+                node = Node(config, lightning, events, messages, listeners.addresses if listeners else None)
+                if listeners:
+                    await entrance.start(_serve_doors, node, listeners)
+                async with trio.open_nursery() as sources:
+                    sources.start_soon(_after, identified, inbound.run)
+                    yield node
+                    sources.cancel_scope.cancel()
+                entrance.cancel_scope.cancel()
             work.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _listening(config: Config, *, wanted: bool) -> AsyncIterator[Listeners | None]:
+    """Take the ports first: that another program has one is what fails most."""
+    if not (wanted and config.server.enabled):
+        yield None
+        return
+    async with open_listeners(config.server) as listeners:
+        yield listeners
+
+
+async def _serve_doors(  # noqa: ASYNC114, ASYNC128 - the doors tell task_status
+    node: Node, listeners: Listeners, *, task_status: trio.TaskStatus[None]
+) -> NoReturn:
+    # Here, because a program without doors need not load Quart and Hypercorn.
+    from impervious.server.doors import Doors
+
+    await Doors(node, node.config, listeners).serve(task_status=task_status)
 
 
 async def _identify(lightning: PaymentNode, store: Store, identified: trio.Event) -> None:

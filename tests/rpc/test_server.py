@@ -612,6 +612,14 @@ async def test_a_handler_that_cleans_up_while_the_server_stops(autojump_clock: t
     assert cleaned == [True]
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_stopping_while_a_client_leaves(autojump_clock: trio.testing.MockClock, steps: int) -> None:
+    async with attacked(grace_s=0) as (client, _, _, _):
+        await trio.aclose_forcefully(client.stream)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+
+
 async def test_the_address_of_a_client_that_is_gone_already() -> None:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     client = await trio.open_tcp_stream(*listeners[0].socket.getsockname())

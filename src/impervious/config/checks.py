@@ -24,7 +24,7 @@ def check(config: Config, *, needs_lnd: bool) -> Iterator[str]:
     """
     _check_record_types(config.services)
     if config.server.enabled:
-        yield from _check_doors(config.server)
+        yield from check_doors(config.server)
     if config.store.password == SAMPLE_PASSWORD:
         yield (
             "sqlite3.password is the published sample's, so the database is not protected: "
@@ -50,7 +50,12 @@ def _check_record_types(services: tuple[ServiceConfig, ...]) -> None:
         taken[entry.record_type] = entry.service_type
 
 
-def _check_doors(server: ServerConfig) -> Iterator[str]:
+def check_doors(server: ServerConfig) -> Iterator[str]:
+    """Yield warnings about where the doors listen.
+
+    Raises:
+      ConfigError: they clash, or would let strangers in.
+    """
     doors = {"server.grpc_addr": server.grpc_addr, "server.http_addr": server.http_addr}
     if server.http_text_addr is not None:
         doors["server.http_text_addr"] = server.http_text_addr
@@ -75,4 +80,6 @@ def _check_doors(server: ServerConfig) -> Iterator[str]:
 
 def _clash(one: Address, other: Address) -> bool:
     everywhere = ("0.0.0.0", "::")
+    if one.port == 0:  # any free one, which only a program can ask for
+        return False
     return one.port == other.port and (one.host == other.host or one.host in everywhere or other.host in everywhere)

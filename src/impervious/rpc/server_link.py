@@ -122,6 +122,7 @@ class ServerLink:
                 finally:
                     # Before the handlers notice: what they still try to send must go nowhere.
                     self._wake(self.connection.lose())
+                    self._leaving = True  # whatever stops the server now: the nursery takes nobody any more
                 nursery.cancel_scope.cancel()
         except* TRANSPORT_ERRORS as group:
             logger.debug("%s: connection ended: %s", self._peer.address, cause(group))

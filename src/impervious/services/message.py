@@ -5,7 +5,7 @@ from typing import Final
 from impervious.errors import InvalidArgument, ResourceExhausted
 from impervious.model import MessageId, NodePubkey, ServiceType
 from impervious.service import Service
-from impervious.units import Sat, msat
+from impervious.units import Sat, msat, sat_charged
 
 MAX_AMOUNT_SAT: Final = Sat(21_000_000 * 100_000_000)
 """More does not exist."""
@@ -15,6 +15,10 @@ class MessageService(Service):
     """Sends messages."""
 
     service_type = ServiceType("message")
+
+    def minimum(self, size: int) -> Sat:
+        """Say what a message of `size` bytes carries at least, in satoshis."""
+        return sat_charged(self.context.minimum_amount(size))
 
     async def send(
         self,

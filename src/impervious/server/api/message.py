@@ -1,0 +1,53 @@
+"""Messaging: sending application bytes to another node."""
+
+from functools import partial
+from typing import Final
+
+from impervious.errors import InvalidArgument
+from impervious.model import NodePubkey
+from impervious.pb.messaging import SendMessageRequest, SendMessageResponse
+from impervious.server.convert import message_id
+from impervious.server.operations import CallContext, Operation, operation
+from impervious.services.message import MessageService
+from impervious.units import Sat
+
+LENIENT_SAT: Final = Sat(10)
+"""In text mode an amount below the minimum is raised to it while that is at most this: a program of 2021 sends packets
+of 905 bytes, which need 2 sat, with 1."""
+
+
+def operations(service: MessageService) -> list[Operation]:
+    """List the rows of the message service."""
+    return [
+        operation(
+            "/messaging.Messaging/SendMessage",
+            "POST /v1/message/send",
+            SendMessageRequest,
+            SendMessageResponse,
+            partial(send_message, service),
+            service=service.context.config,
+        )
+    ]
+
+
+async def send_message(
+    service: MessageService, request: SendMessageRequest, context: CallContext
+) -> SendMessageResponse:
+    """Send bytes, or text, to a node."""
+    if request.msg and request.text:
+        raise InvalidArgument("msg and text are both given: choose one")
+    data = request.text.encode() or request.msg
+    sent = await service.send(
+        NodePubkey.parse(request.pubkey),
+        data,
+        amount=_amount(service, len(data), Sat(request.amount), context),
+        reply_to=message_id(request.reply_to_id, "reply_to_id"),
+        idempotency_key=context.idempotency_key,
+        wait=request.wait,
+    )
+    return SendMessageResponse(id=str(sent))
+
+
+def _amount(service: MessageService, size: int, given: Sat, context: CallContext) -> Sat:
+    minimum = service.minimum(size)
+    return minimum if context.is_text and 0 < given < minimum <= LENIENT_SAT else given

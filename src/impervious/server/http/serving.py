@@ -1,0 +1,147 @@
+"""The HTTP door as a task: connections accepted, served by Hypercorn's protocol code, and ended in order.
+
+It stops by cancellation: no new connections, streams told to end, requests that run given a grace period, then answered
+that the daemon stops, then cut. However badly a peer behaves, that takes no longer than the grace period says.
+"""
+
+import logging
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework
+
+from impervious.server.closing import Closing
+from impervious.server.http.hypercorn_guard import Connection
+
+logger = logging.getLogger(__name__)
+
+HEADERS_BYTES: Final = 16 << 10
+"""Of one request: what gRPC is allowed too."""
+KEEP_ALIVE_S: Final = 30
+"""Between requests, and for the headers of one to arrive: bounds what a connection that says nothing may cost."""
+HANDSHAKE_S: Final = 10
+"""For TLS."""
+WEBSOCKET_MESSAGE_BYTES: Final = 1 << 20
+"""Of what a client sends into a stream, where it is ignored."""
+LAST_WORDS_S: Final = 0.5
+"""How long requests may take to give up, and sockets to be closed, once the grace period is over."""
+
+
+class HttpServer:
+    """Serves an ASGI application over HTTP/1.1.
+
+    Args:
+      app: the application.
+      streams: begun when the server is to stop: streams end.
+      calls: begun at the end of the grace period: requests that still run are answered.
+      max_connections: open at once; beyond, new ones are closed at once.
+    """
+
+    def __init__(self, app: ASGIFramework, *, streams: Closing, calls: Closing, max_connections: int) -> None:
+        self._app = ASGIWrapper(app)
+        self._streams = streams
+        self._calls = calls
+        self._max_connections = max_connections
+        self._config = hypercorn_config()
+        self._context = WorkerContext(None)
+        self._open: dict[Connection, trio.CancelScope] = {}
+        self._empty = trio.Event()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        *,
+        ssl_context: ssl.SSLContext | None,
+        grace_s: float,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    ) -> NoReturn:
+        """Serve until cancelled.
+
+        Args:
+          listeners: where clients come from. *Ownership:* closed at the end.
+          ssl_context: for TLS; None for plaintext.
+          grace_s: how long requests may go on once this is cancelled, in seconds.
+          task_status: told when clients are accepted.
+
+        Cancellation: stops in order; takes `grace_s` and two times `LAST_WORDS_S` at most.
+        """
+
+        async def accept(stream: trio.SocketStream) -> None:
+            await self._accept(stream, ssl_context)
+
+        async with trio.open_nursery() as connections:
+            try:
+                listening = await connections.start(
+                    partial(trio.serve_listeners, accept, list(listeners), handler_nursery=connections)
+                )
+                task_status.started(listening)
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):  # bounded in each of its steps
+                    await self._stop(grace_s)
+        raise AssertionError("served for ever")  # pragma: no cover
+
+    async def _accept(self, stream: trio.SocketStream, ssl_context: ssl.SSLContext | None) -> None:
+        if len(self._open) >= self._max_connections or self._streams.begun:
+            logger.warning("a connection was refused: %d are open already", len(self._open))
+            await trio.aclose_forcefully(stream)
+            return
+        transport = stream if ssl_context is None else _secured(stream, ssl_context)
+        connection = Connection(self._app, self._config, self._context, transport)
+        # Shielded from the cancellation that stops the server, so that requests can finish; _stop ends it.
+        with trio.CancelScope(shield=True) as scope:
+            self._open[connection] = scope
+            try:
+                await connection.run()
+            finally:
+                del self._open[connection]
+                if not self._open:
+                    self._empty.set()
+
+    async def _stop(self, grace_s: float) -> None:
+        self._streams.begin()
+        await self._context.terminated.set()  # connections without a request close by themselves
+        if await self._all_gone(grace_s):
+            return
+        self._calls.begin()
+        if await self._all_gone(LAST_WORDS_S):
+            return
+        logger.info("%d connections are cut", len(self._open))
+        for connection, scope in self._open.items():
+            connection.cut()
+            scope.cancel()
+        await self._all_gone(LAST_WORDS_S)
+
+    async def _all_gone(self, within_s: float) -> bool:
+        with trio.move_on_after(within_s):
+            while self._open:
+                self._empty = trio.Event()
+                await self._empty.wait()
+        return not self._open
+
+
+def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
+    return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+
+
+def hypercorn_config() -> Config:
+    """Set Hypercorn's limits and quiet its logs, which go where ours go."""
+    config = Config()
+    config.errorlog = logger
+    config.include_server_header = False
+    config.h11_max_incomplete_size = HEADERS_BYTES
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.ssl_handshake_timeout = HANDSHAKE_S
+    config.websocket_max_message_size = WEBSOCKET_MESSAGE_BYTES
+    return config

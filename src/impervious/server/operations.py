@@ -1,0 +1,119 @@
+"""The table of operations: each is written down once, and gRPC and HTTP are both made from it.
+
+An operation is a published gRPC path, the HTTP route that does the same, the two message types and the coroutine that
+turns one into the other. A room that adds a service adds rows (see `server.api`), nothing else.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+import betterproto2 as proto
+
+from impervious.config import ServiceConfig
+from impervious.errors import Unsupported
+from impervious.server.guard import LOCAL, Principal
+from impervious.wire.json import Encoding
+
+Request = TypeVar("Request", bound=proto.Message)
+Response = TypeVar("Response", bound=proto.Message)
+
+
+class Door(Enum):
+    """Which way a call came in."""
+
+    GRPC = "grpc"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """What a call brings besides its request."""
+
+    door: Door = Door.GRPC
+    principal: Principal = LOCAL
+    """Who calls."""
+    peer: str = ""
+    """Address it came from, for the log."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """gRPC metadata or HTTP headers; names in small letters."""
+    idempotency_key: str | None = None
+    encoding: Encoding = Encoding.BASE64
+    """Text asks for the leniency that programs of v0.1.0 to v0.1.3 need."""
+    extended: bool = False
+    """`v=2`: the caller knows what was added since 2021."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the call is in text mode."""
+        return self.encoding is Encoding.TEXT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A row of the table. Made by `operation`."""
+
+    path: str
+    """Of gRPC, such as "/messaging.Messaging/SendMessage"."""
+    method: str
+    """Of HTTP."""
+    route: str
+    """Of HTTP, such as "/v1/message/send"."""
+    request_type: type[proto.Message]
+    response_type: type[proto.Message]
+    call: Callable[[proto.Message, CallContext], Awaitable[proto.Message]]
+    """Raises whatever `server.convert` knows; nothing was done then, unless the error says otherwise."""
+
+    @property
+    def service_name(self) -> str:
+        """The gRPC service it belongs to, such as "messaging.Messaging"."""
+        return self.path.split("/")[1]
+
+
+def operation(
+    path: str,
+    http: str,
+    request_type: type[Request],
+    response_type: type[Response],
+    call: Callable[[Request, CallContext], Awaitable[Response]],
+    *,
+    service: ServiceConfig,
+) -> Operation:
+    """Write a row.
+
+    Args:
+      path: of gRPC.
+      http: method and route, such as "POST /v1/message/send".
+      request_type: class of the request.
+      response_type: class of the response.
+      call: does it.
+      service: whose operation it is; while that is switched off, the operation says so and does nothing.
+    """
+    method, route = http.split()
+
+    async def checked(request: proto.Message, context: CallContext) -> proto.Message:
+        if not service.active:
+            raise switched_off(service)
+        assert isinstance(request, request_type)
+        return await call(request, context)
+
+    return Operation(
+        path=path,
+        method=method,
+        route=route,
+        request_type=request_type,
+        response_type=response_type,
+        call=checked,
+    )
+
+
+def switched_off(service: ServiceConfig) -> Unsupported:
+    """Make the error for a call to a service that the operator does not want."""
+    name = service.service_type
+    return Unsupported(f"the {name} service is switched off here: its entry in service_list has active: false")
+
+
+def service_names(operations: Iterable[Operation]) -> list[str]:
+    """List the gRPC services that the operations make up, each once, in order."""
+    return list(dict.fromkeys(each.service_name for each in operations))

@@ -1,0 +1,174 @@
+"""What a request asks for beside its body: query parameters, headers, and the fields of a subscription.
+
+HTTP gives them as text, gRPC as a message; both come out as the same values.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+from urllib.parse import parse_qs
+
+from impervious.config import DEFAULT_RECORD_TYPES, LIGHTNING, Config
+from impervious.errors import InvalidArgument
+from impervious.events import Filter
+from impervious.model import STATUS, Event, NodePubkey
+from impervious.pb.websocket import SubscribeRequest
+from impervious.wire.json import Encoding
+
+PUBLISHED_TYPES: Final = frozenset(map(str, DEFAULT_RECORD_TYPES))
+"""Service types that programs of 2021 expect on a stream."""
+MAX_PARAMETERS: Final = 100
+
+
+class Query:
+    """The parameters behind the question mark.
+
+    Raises:
+      InvalidArgument: they are too many or no text.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        try:
+            self._values = parse_qs(
+                text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
+            )
+        except ValueError:
+            raise InvalidArgument(
+                f"the query is not UTF-8, percent-encoded, of at most {MAX_PARAMETERS} parameters"
+            ) from None
+
+    def one(self, name: str) -> str | None:
+        """Return the last value given for a name."""
+        values = self._values.get(name)
+        return values[-1] if values else None
+
+    def all(self, name: str) -> list[str]:
+        """Return all values given for a name, also those joined by commas."""
+        return [each for value in self._values.get(name, ()) for each in value.split(",") if each]
+
+    def flag(self, name: str) -> bool:
+        """Read a parameter that is on or off; given without a value it is on."""
+        value = self.one(name)
+        if value in (None, "false", "0"):
+            return False
+        if value in ("", "true", "1"):
+            return True
+        raise InvalidArgument(f"?{name}= must be true or false")
+
+
+def encoding_of(query: Query, default: Encoding) -> Encoding:
+    """Read `?encoding=`.
+
+    Raises:
+      InvalidArgument: it is neither text nor base64.
+    """
+    value = query.one("encoding")
+    if value is None:
+        return default
+    try:
+        return Encoding(value)
+    except ValueError:
+        raise InvalidArgument("?encoding= must be text or base64") from None
+
+
+def is_extended(value: str | None, place: str) -> bool:
+    """Read `v`: whether the caller knows what was added since 2021.
+
+    Raises:
+      InvalidArgument: there is no such version.
+    """
+    if value not in (None, "1", "2"):
+        raise InvalidArgument(f"{place} must be 1 or 2")
+    return value == "2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What a subscriber wants to see, and how."""
+
+    since: int | None
+    """Behind which event to begin; None: live only."""
+    wanted: Filter
+    encoding: Encoding = Encoding.BASE64
+    extended: bool = False
+    """`v=2`."""
+
+    @property
+    def published(self) -> bool:
+        """Whether to show only the fields of 2021."""
+        return self.encoding is Encoding.TEXT and not self.extended
+
+    def shows(self, event: Event) -> bool:
+        """Whether to show an event that passed the filter: what nobody proved to have sent only on request."""
+        return event.verified or self.extended
+
+    @classmethod
+    def of_query(
+        cls, query: Query, headers: Mapping[str, str], *, default: Encoding, known_types: frozenset[str]
+    ) -> Self:
+        """Read the subscription of an HTTP request.
+
+        Raises:
+          InvalidArgument: names the parameter and what it may be.
+        """
+        encoding = encoding_of(query, default)
+        extended = is_extended(query.one("v"), "?v=")
+        types = frozenset(query.all("service_type"))
+        _check_types(types, known_types)
+        if encoding is Encoding.TEXT and not extended:
+            if not types <= PUBLISHED_TYPES:
+                unknown = ", ".join(sorted(types - PUBLISHED_TYPES))
+                raise InvalidArgument(f"service_type {unknown} is not part of the text mode of 2021: add v=2")
+            types = types or PUBLISHED_TYPES
+        return cls(
+            since=_since(query, headers),
+            wanted=Filter(service_types=types, senders=_senders(query.all("from"), "from")),
+            encoding=encoding,
+            extended=extended,
+        )
+
+    @classmethod
+    def of_request(cls, request: SubscribeRequest, *, extended: bool, known_types: frozenset[str]) -> Self:
+        """Read the subscription of a gRPC request.
+
+        Raises:
+          InvalidArgument: names the field and what it may be.
+        """
+        types = frozenset(request.service_type)
+        _check_types(types, known_types)
+        return cls(
+            since=request.since,
+            wanted=Filter(service_types=types, senders=_senders(request.from_pubkey, "from_pubkey")),
+            extended=extended,
+        )
+
+
+def known_types(config: Config) -> frozenset[str]:
+    """List the service types that events of this node can have."""
+    listed = {str(entry.service_type) for entry in config.services}
+    return frozenset(listed | PUBLISHED_TYPES | {STATUS, LIGHTNING})
+
+
+def _check_types(types: frozenset[str], known: frozenset[str]) -> None:
+    unknown = sorted(types - known)
+    if unknown:
+        raise InvalidArgument(f"service_type {unknown[0]!r} is none of this node's: {', '.join(sorted(known))}")
+
+
+def _senders(texts: Iterable[str], name: str) -> frozenset[NodePubkey]:
+    try:
+        return frozenset(NodePubkey.parse(text) for text in texts)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name}: {error}") from None
+
+
+def _since(query: Query, headers: Mapping[str, str]) -> int | None:
+    """Last-Event-ID comes first: a browser that reconnects sends it to the same URL, whose `since` is older."""
+    value, name = headers.get("last-event-id"), "Last-Event-ID"
+    if not value:
+        value, name = query.one("since"), "since"
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= len(str(2**64))):
+        raise InvalidArgument(f"{name} must be the seq of an event: a whole number, or 0 for everything kept")
+    return int(value)

@@ -1,0 +1,217 @@
+"""A node behind doors, without a network: a real store, log and message service on a Lightning node made of wishes."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import trio
+from coincurve import PrivateKey
+from tests.conftest import inline
+
+from impervious.config import Address, Config, ServerConfig, ServiceConfig
+from impervious.events import EVERYTHING, Events, Filter, Subscription
+from impervious.hub import Hub
+from impervious.model import (
+    Event,
+    EventKind,
+    InvoiceCursor,
+    InvoiceNews,
+    KeysendSupport,
+    NewEvent,
+    NodeInfo,
+    NodePubkey,
+    NodeState,
+    NodeStatus,
+    Payment,
+    PaymentHash,
+    Preimage,
+    Records,
+    Route,
+    ServiceType,
+    Verdict,
+)
+from impervious.outbound import Outbound
+from impervious.server.doors import Doors
+from impervious.server.http.front import Front
+from impervious.server.listeners import Listeners, open_listeners
+from impervious.service import ServiceContext
+from impervious.services.message import MessageService
+from impervious.store import Store, Tx, open_store
+from impervious.store.database import ThreadRunner
+from impervious.supervisor import send_policy
+from impervious.units import Msat
+
+ME, ALICE, BOB = (NodePubkey(PrivateKey(bytes([number]) * 32).public_key.format()) for number in (1, 2, 3))
+READY = NodeStatus(state=NodeState.READY, reason="")
+LOCKED = NodeStatus(state=NodeState.LOCKED, reason="LND's wallet is locked: unlock it with `lncli unlock`")
+ANY_PORT = Address(host="127.0.0.1", port=0)
+
+
+class LoneNode:
+    """A Lightning node that is as ready as it is told, and never asked to pay: nothing is sent in these tests."""
+
+    def __init__(self) -> None:
+        self.status = READY
+
+    async def wait_ready(self) -> NodeInfo:
+        await trio.lowlevel.checkpoint()
+        return NodeInfo(
+            pubkey=ME,
+            alias="me",
+            network="regtest",
+            version="0",
+            features=frozenset({55}),
+            synced_to_chain=True,
+            block_height=1,
+        )
+
+    async def sign(self, text: bytes) -> bytes:
+        raise NotImplementedError
+
+    async def verify(self, text: bytes, signature: bytes) -> Verdict:
+        raise NotImplementedError
+
+    async def send_keysend(
+        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+    ) -> Payment:
+        raise NotImplementedError
+
+    async def track(self, payment_hash: PaymentHash) -> Payment:
+        raise NotImplementedError
+
+    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
+        raise NotImplementedError
+
+    async def keysend_support(self, pubkey: NodePubkey) -> KeysendSupport:
+        raise NotImplementedError
+
+    def settled_invoices(
+        self, cursor: InvoiceCursor, *, rescan: bool = False
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[InvoiceNews]]:
+        raise NotImplementedError
+
+
+@dataclass
+class House:
+    """What stands behind doors."""
+
+    config: Config
+    lightning: LoneNode
+    store: Store
+    stream: Events
+    messages: MessageService
+    disk_problem: str | None = None
+    opened: list[int] = field(default_factory=list)
+
+    @property
+    def status(self) -> NodeStatus:
+        return self.lightning.status
+
+    def events(
+        self, *, since: int | None = None, wanted: Filter = EVERYTHING
+    ) -> AbstractAsyncContextManager[Subscription]:
+        return self.stream.subscribe(since=since, wanted=wanted)
+
+    async def emit(self, *news: NewEvent) -> list[Event]:
+        """Write events to the log."""
+        return await self.store.write(lambda tx: [tx.emit(each) for each in news])
+
+    async def stored_messages(self) -> int:
+        """How many messages are to be sent."""
+
+        def count(tx: Tx) -> int:
+            return tx.number("SELECT count(*) FROM outbound")
+
+        return await self.store.read(count)
+
+
+def new(
+    data: bytes | str = b"hello",
+    *,
+    service: str = "message",
+    sender: NodePubkey | None = ALICE,
+    amount: int = 1000,
+    verified: bool = True,
+    reply_to: UUID | None = None,
+) -> NewEvent:
+    return NewEvent(
+        kind=EventKind.MESSAGE,
+        id=uuid4(),
+        reply_to=reply_to,
+        sender=sender,
+        service_type=ServiceType(service),
+        topic=ServiceType(service),
+        data=data.encode() if isinstance(data, str) else data,
+        amount=Msat(amount),
+        sent_at_ms=1_760_000_000_123,
+        verified=verified,
+    )
+
+
+def config(tmp_path: Path, **server: object) -> Config:
+    """Ports that are free, and a database in a folder of the test."""
+    doors: dict[str, object] = {"grpc_addr": ANY_PORT, "http_addr": ANY_PORT, "http_text_addr": ANY_PORT, **server}
+    plain = Config()
+    return replace(
+        plain,
+        server=ServerConfig(**doors),  # type: ignore[arg-type]
+        store=replace(plain.store, path=tmp_path / "imp.db"),
+    )
+
+
+def without_service(given: Config, service_type: str) -> Config:
+    """Switch a service off."""
+    off = ServiceConfig(service_type=ServiceType(service_type), active=False)
+    kept = [entry for entry in given.services if entry.service_type != service_type]
+    return replace(given, services=(*kept, off))
+
+
+@asynccontextmanager
+async def open_house(given: Config, *, run_sync: ThreadRunner = inline) -> AsyncIterator[House]:
+    hub, lightning = Hub(), LoneNode()
+    clock = lambda: 1_760_000_000_000  # noqa: E731
+    async with open_store(given.store.path, on_commit=hub.publish, now_ms=clock, run_sync=run_sync) as store:
+        events = Events(store, hub, max_subscribers=given.limits.subscribers)
+        outbound = Outbound(lightning, store, hub, send_policy(given), random=lambda: 0.5)
+        entry = given.service(ServiceType("message"))
+        context = ServiceContext(entry, node=lightning, store=store, hub=hub, outbound=outbound)
+        yield House(given, lightning, store, events, MessageService(context))
+
+
+@dataclass
+class Inside:
+    """The HTTP application without its server."""
+
+    house: House
+    listeners: Listeners
+    doors: Doors
+    app: Front
+    http: tuple[str, int]
+    text: tuple[str, int]
+
+
+@asynccontextmanager
+async def open_app(given: Config) -> AsyncIterator[Inside]:
+    """The ports are taken, so that the listeners can be told apart, but nobody accepts: the clock may be virtual."""
+    async with open_house(given) as house, open_listeners(given.server) as listeners:
+        doors, found = Doors(house, given, listeners), listeners.addresses
+        assert found.http_text
+        yield Inside(
+            house,
+            listeners,
+            doors,
+            doors.http_app(),
+            (found.http.host, found.http.port),
+            (found.http_text.host, found.http_text.port),
+        )
+
+
+@asynccontextmanager
+async def open_doors(house: House) -> AsyncIterator[Listeners]:
+    """Doors on loopback, for tests that are about sockets: real time, real threads."""
+    async with open_listeners(house.config.server) as listeners, trio.open_nursery() as nursery:
+        await nursery.start(Doors(house, house.config, listeners).serve)
+        yield listeners
+        nursery.cancel_scope.cancel()

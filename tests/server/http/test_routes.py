@@ -1,0 +1,116 @@
+import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from tests.server.asgi import Line, opened, request
+from tests.server.house import ALICE, LOCKED, Inside, config, open_app
+
+from impervious.server.doors import largest_request
+from impervious.server.http.routes import BODY_S, LINGER_S
+
+SEND = "/v1/message/send"
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    async with open_app(config(tmp_path)) as opened_app:
+        yield opened_app
+
+
+async def test_alive_and_ready(inside: Inside) -> None:
+    alive = await request(inside.app, "GET", "/healthz", server=inside.http)
+    ready = await request(inside.app, "GET", "/readyz", server=inside.http)
+    assert (alive.status, alive.json) == (200, {"alive": True})
+    assert (ready.status, ready.json) == (200, {"ready": True, "state": "ready", "reason": ""})
+
+
+async def test_not_ready_says_why_and_is_alive(inside: Inside) -> None:
+    inside.house.lightning.status = LOCKED
+    ready = await request(inside.app, "GET", "/readyz", server=inside.http)
+    assert (ready.status, ready.json) == (503, {"ready": False, "state": "locked", "reason": LOCKED.reason})
+    assert (await request(inside.app, "GET", "/healthz", server=inside.http)).status == 200
+    assert (await request(inside.app, "HEAD", "/readyz", server=inside.http)).status == 503
+
+
+async def test_a_full_disk_is_not_ready(inside: Inside) -> None:
+    inside.house.disk_problem = "the disk is full: make room"
+    ready = await request(inside.app, "GET", "/readyz", server=inside.http)
+    assert (ready.status, ready.json["state"]) == (503, "disk_full")
+    assert ready.json["reason"] == "the disk is full: make room"
+
+
+def scoped_body(size: int) -> bytes:
+    return json.dumps({"pubkey": "x" * (size - 14)}).encode()
+
+
+async def test_a_body_over_the_limit_is_refused_with_or_without_its_length(inside: Inside) -> None:
+    limit = largest_request(inside.house.config)
+    assert limit == 4 << 20
+    most = await request(inside.app, "POST", SEND, body=scoped_body(limit), server=inside.http)
+    assert "characters; a compressed key" in most.json["message"]
+    over = scoped_body(limit + 1)
+    for headers in ({}, {"content-length": str(len(over))}):
+        reply = await request(inside.app, "POST", SEND, body=over, headers=headers, server=inside.http)
+        assert (reply.status, reply.json["code"]) == (400, 3)
+        assert f"the body has more than {limit} bytes" in reply.json["message"]
+    assert await inside.house.stored_messages() == 0
+
+
+async def test_the_rest_of_a_refused_body_is_read_before_the_answer_ends(
+    inside: Inside, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with opened_post(inside) as line:
+        await line.expect("http.response.start")
+        assert (await line.expect("http.response.body"))["more_body"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert line.sent.statistics().current_buffer_used == 0
+        await line.send_to_app({"type": "http.request", "body": b"x" * 1000, "more_body": True})
+        await line.send_to_app({"type": "http.request", "body": b"x", "more_body": False})
+        began = trio.current_time()
+        assert not (await line.expect("http.response.body"))["more_body"]
+        assert trio.current_time() == began
+
+
+async def test_but_not_for_ever(inside: Inside, autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    async with opened_post(inside) as line:
+        await line.expect("http.response.start")
+        await line.expect("http.response.body")
+        assert not (await line.expect("http.response.body"))["more_body"]
+        assert trio.current_time() == began + LINGER_S
+
+
+def opened_post(inside: Inside) -> AbstractAsyncContextManager[Line]:
+    huge = {"content-length": str(10**9)}
+    return opened(inside.app, SEND, method="POST", headers=huge, server=inside.http, more_body=True, body=b"{")
+
+
+async def test_a_body_that_does_not_come(inside: Inside, autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    half = {"content-length": "100"}
+    async with opened(
+        inside.app, SEND, method="POST", headers=half, server=inside.http, more_body=True, body=b"{"
+    ) as line:
+        start = await line.expect("http.response.start")
+        body = await line.body()
+        assert trio.current_time() == began + BODY_S
+    assert start["status"] == 504
+    assert json.loads(body)["code"] == 4
+
+
+async def test_a_client_that_leaves_ends_its_call(inside: Inside) -> None:
+    body = b'{"pubkey":"%b","msg":"aGk=","wait":true}' % ALICE.hex.encode()
+    async with opened(inside.app, SEND, method="POST", body=body, server=inside.http):
+        await trio.testing.wait_all_tasks_blocked()
+        assert await inside.house.stored_messages() == 1
+    # leaving the block has disconnected, and waited for the application's end
+    assert await inside.house.stored_messages() == 1
+
+
+async def test_http_1_0_without_host(inside: Inside) -> None:
+    reply = await request(inside.app, "GET", "/healthz", headers={"host": None}, server=inside.http)  # type: ignore[dict-item]
+    assert reply.status == 200
