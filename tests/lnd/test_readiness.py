@@ -1,4 +1,5 @@
 import pytest
+import trio
 from tests.lnd.fake import ALICE, BOB, MACAROON, FakeLnd, bake, info, opened, refuses
 from tests.lnd.test_watch import becomes
 
@@ -15,20 +16,30 @@ def credentials(**changes: object) -> Credentials:
 
 
 async def refusal(node: LndNode) -> str:
-    """Why it will not serve."""
-    with pytest.raises(NodeMisconfigured) as caught:
-        await node.wait_ready()
-    assert str(caught.value) == node.status.reason
-    assert "\n" not in node.status.reason
-    return node.status.reason
+    """Why it does not serve."""
+    status = await becomes(node, NodeState.REFUSING)
+    assert "\n" not in status.reason
+    return status.reason
 
 
-async def test_another_node_is_refused_and_both_keys_are_named(autojump_clock: object) -> None:
+async def test_another_node_is_a_mistake_and_both_keys_are_named(autojump_clock: object) -> None:
     async with opened(FakeLnd(), credentials(pubkey=BOB)) as node:
-        reason = await refusal(node)
+        with pytest.raises(NodeMisconfigured) as caught:
+            await node.wait_ready()
+    reason = str(caught.value)
     assert f"is node {ALICE}" in reason
     assert f"says {BOB}" in reason
     assert "lightning.lnd_node.pub_key" in reason
+
+
+async def test_what_can_be_cured_is_waited_for(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.info = info(features={})
+    async with opened(fake) as node:
+        await refusal(node)
+        fake.info = info()
+        with trio.fail_after(120):
+            assert (await node.wait_ready()).pubkey == ALICE
 
 
 async def test_the_right_node_is_accepted(autojump_clock: object) -> None:

@@ -152,7 +152,7 @@ class Watch:
                 if self._doubted:  # while it was being judged: that verdict may be older
                     look_s = DOUBT_S
                     continue
-                if status.state is NodeState.REFUSING:
+                if status.state in (NodeState.REFUSING, NodeState.MISTAKEN):
                     return status  # with the files as they are nothing changes: they may be others at the next try
                 self.info = info or self.info
                 self._tell(status)
