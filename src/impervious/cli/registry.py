@@ -41,9 +41,16 @@ class Verb:
         return cast("VerbModule", importlib.import_module(f"impervious.cli.verbs.{self.name}"))
 
 
+RUN: Final = "Run"
 SET_UP: Final = "Set up"
 
 VERBS: Final = (
+    Verb(
+        name="run",
+        group=RUN,
+        meaning="run the daemon (also without a verb)",
+        examples=("impervious --config alice.yml",),
+    ),
     Verb(
         name="init",
         group=SET_UP,
