@@ -51,28 +51,28 @@ class Daemon:
         """Start it; it is started when it says so. Ends when the process does."""
         self.config.write_text(yaml.safe_dump(self.settings))
         command = [sys.executable, "-m", "impervious", "--config", str(self.config)]
-        self.lines, self.http = [], ""
+        lines: list[dict[str, Any]] = []
+        self.lines, self.http = lines, ""
         async with trio.open_nursery() as nursery:
             self.process = await nursery.start(partial(trio.run_process, command, stderr=subprocess.PIPE, check=False))
             assert self.process is not None
             assert self.process.stderr is not None
             buffer = b""
             async for chunk in self.process.stderr:
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    self._read(line.decode(), task_status)
-        if not self.http:
+                *whole, buffer = (buffer + chunk).split(b"\n")
+                lines.extend(self._read(line.decode(), task_status) for line in whole)
             await self.process.wait()
+        if not any(line["msg"] == "IMPD started!" for line in lines):
             task_status.started()
 
-    def _read(self, line: str, task_status: trio.TaskStatus[None]) -> None:
+    def _read(self, line: str, task_status: trio.TaskStatus[None]) -> dict[str, Any]:
         if not line.startswith("{"):
             line = json.dumps({"level": "text", "msg": line})
-        logged = json.loads(line)
-        self.lines.append(logged)
+        logged: dict[str, Any] = json.loads(line)
         if logged["msg"] == "IMPD started!":
             self.http, self.grpc = logged["http"], logged["grpc"]
             task_status.started()
+        return logged
 
     async def stop(self, number: signal.Signals) -> int:
         """Send it a signal, and return its exit code."""
@@ -86,9 +86,9 @@ class Daemon:
         return await trio.to_thread.run_sync(partial(self._post, path, json.dumps(body).encode(), headers or {}))
 
     def _post(self, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
-        request = urllib.request.Request(f"http://{self.http}{path}", body, headers)  # noqa: S310 - ours
+        request = urllib.request.Request(f"http://{self.http}{path}", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             return dict(json.load(error))

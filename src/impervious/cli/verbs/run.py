@@ -10,6 +10,7 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncIterator
+from typing import Final
 
 import trio
 
@@ -19,6 +20,9 @@ from impervious.config_file import Found, read_config
 from impervious.supervisor import Node, open_node
 
 logger = logging.getLogger(__name__)
+
+NODE_S: Final = 0.7
+"""How long the start waits for an LND that is there; one that is away is waited for while the daemon runs."""
 
 
 def add_parser(parser: ArgumentParser) -> None:
@@ -45,6 +49,8 @@ async def _serve(found: Found) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen, signals, told)
             async with open_node(found.config, doors=True) as node:
+                with trio.move_on_after(NODE_S):  # so that what waits for the line below can call at once
+                    await node.wait_ready()
                 _tell(node)
                 nursery.start_soon(_tell_key, node)
                 await told.wait()
