@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from impervious.cli.files import read_config
 from impervious.cli.simnet.layout import NodePorts
 from impervious.config import Config, sample
 from impervious.config.values import Plain
+from impervious.config_file import read_config
 from impervious.errors import ConfigError
 from impervious.sim.face import ServedLnd
 
