@@ -4,11 +4,14 @@ Trio would turn the first SIGINT into a KeyboardInterrupt somewhere in the middl
 cancellation, so that everything ends in the order in which its nurseries are nested.
 """
 
+import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
+
+logger = logging.getLogger(__name__)
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -19,16 +22,20 @@ async def until_stopped(run: Callable[[], Awaitable[object]]) -> None:
     Args:
       run: cancelled by the first signal. A second one ends the process, whatever `run` still has to do.
     """
+    async with trio.open_nursery() as nursery:
+        await nursery.start(when_told, nursery.cancel_scope.cancel)
+        await run()
+        nursery.cancel_scope.cancel()
+
+
+async def when_told(
+    stop: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Call `stop` at the first signal, and leave the second to the system, which ends the process."""
     with trio.open_signal_receiver(*SIGNALS) as received:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, received, nursery.cancel_scope)
-            await run()
-            nursery.cancel_scope.cancel()
-
-
-async def _cancel_on_signal(received: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in received:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        scope.cancel()
-        return
+        task_status.started()
+        number = await anext(aiter(received))
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+    logger.info("%s: stopping; a second one stops at once", signal.Signals(number).name)
+    stop()
