@@ -1,0 +1,38 @@
+"""One WireGuard interface: its peers follow a database, be it the kernel's or another.
+
+Change peers by storing what is wanted and calling `Reconciler.reconcile`. `Wg` programs a real interface; a test may
+give another `WireGuard`.
+"""
+
+from impervious.wireguard.addresses import Subnet
+from impervious.wireguard.keys import PresharedKey, PrivateKey, PublicKey, buyer_key
+from impervious.wireguard.peers import Host, Interface, Network, Peer, Transfer, WantedPeer, WireGuard
+from impervious.wireguard.reconcile import Conflict, Plan, Reconciler, Report, Wanted, foreign_networks, plan
+from impervious.wireguard.terms import Terms
+from impervious.wireguard.traffic import Traffic
+from impervious.wireguard.wg import Wg
+
+__all__ = (
+    "Conflict",
+    "Host",
+    "Interface",
+    "Network",
+    "Peer",
+    "Plan",
+    "PresharedKey",
+    "PrivateKey",
+    "PublicKey",
+    "Reconciler",
+    "Report",
+    "Subnet",
+    "Terms",
+    "Traffic",
+    "Transfer",
+    "Wanted",
+    "WantedPeer",
+    "Wg",
+    "WireGuard",
+    "buyer_key",
+    "foreign_networks",
+    "plan",
+)
