@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -30,6 +30,8 @@ TOOLS: Final = {
     "ip": "iproute2",
     "ping": "iputils-ping",
     "nft": "nftables",
+    "iptables": "iptables",
+    "sysctl": "procps",
     "unshare": "util-linux",
     "nsenter": "util-linux",
 }
@@ -64,6 +66,13 @@ with socket.create_server((sys.argv[1], int(sys.argv[2])), family=family) as ser
         digest.update(chunk)
 print(digest.hexdigest(), flush=True)
 """
+_LISTENER: Final = """
+import socket, sys
+servers = [socket.create_server(("0.0.0.0", int(port))) for port in sys.argv[1:]]
+print("ready", flush=True)
+while True:
+    servers[0].accept()
+"""
 _SENDER: Final = """
 import hashlib, os, socket, sys
 digest = hashlib.sha256()
@@ -84,11 +93,9 @@ def why_not() -> str:
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
     if missing:
         return f"missing: apt-get install --no-install-recommends {' '.join(missing)}"
-    tried = subprocess.run([*_unshare("--pid", "--fork"), "true"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"not root, and no user namespaces ({tried.stderr.strip()})" if os.geteuid() else tried.stderr.strip()
-    kernel = [*_unshare(), "ip", "link", "add", "wg0", "type", "wireguard"]
-    if subprocess.run(kernel, capture_output=True, check=False).returncode == 0:
+    if problem := _complaint("true"):
+        return f"not root, and no user namespaces: {problem}" if os.geteuid() else problem
+    if not _complaint("ip", "link", "add", "wg0", "type", "wireguard"):
         return ""
     if shutil.which("wireguard-go") is None:
         return "the kernel has no WireGuard, and there is no other: apt-get install wireguard-go"
@@ -97,6 +104,12 @@ def why_not() -> str:
     except OSError as error:
         return f"the kernel has no WireGuard, and wireguard-go needs /dev/net/tun: {error.strerror}"
     return ""
+
+
+def _complaint(*command: str) -> str:
+    """Run a command in namespaces of its own; say what it has against that, or nothing."""
+    tried = subprocess.run(alone(*command), capture_output=True, text=True, check=False)
+    return "" if tried.returncode == 0 else tried.stderr.strip() or f"{command[0]} failed"
 
 
 def require_lab() -> None:
@@ -108,9 +121,11 @@ def require_lab() -> None:
         pytest.skip(f"no network namespaces: {reason}")
 
 
-def _unshare(*more: str) -> list[str]:
+def alone(*command: str) -> list[str]:
+    """Make a command run as root of namespaces of its own, which end with it."""
     user = ["--user", "--map-root-user"] if os.geteuid() else []
-    return ["unshare", *user, *more, "--net", "--mount", "--propagation", "private", "--"]
+    spaces = ["--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+    return ["unshare", *user, *spaces, "--", *command]
 
 
 def _enter(pid: int, *spaces: str) -> list[str]:
@@ -132,10 +147,12 @@ class Pings:
         """Numbers that got no answer although a later one did."""
         return sorted(set(range(1, max(self.answered, default=0))) - self.answered)
 
-    def add(self, sequence: int) -> None:
-        self.answered.add(sequence)
-        self.fresh.set()
-        self.fresh = trio.Event()
+    def read(self, line: str) -> None:
+        """Take a line that `ping` printed."""
+        if found := re.search(r"bytes from .*icmp_seq=(\d+) .*time=", line):
+            self.answered.add(int(found[1]))
+            self.fresh.set()
+            self.fresh = trio.Event()
 
 
 class Machine:
@@ -193,14 +210,31 @@ class Machine:
                 return True
         return False
 
+    async def connects(self, target: str, port: int) -> bool:
+        """Say whether a TCP connection comes about at once."""
+        code = f"import socket; socket.create_connection(({target!r}, {port}), timeout=0.3)"
+        return (await self.try_run(sys.executable, "-ISc", code)).returncode == 0
+
+    @asynccontextmanager
+    async def listening(self, *ports: int) -> AsyncIterator[None]:
+        """Take TCP connections on every address of this machine."""
+        async with trio.open_nursery() as nursery:
+            command = self.argv(sys.executable, "-ISc", _LISTENER, *map(str, ports))
+            process = await nursery.start(piped(command))
+            assert await process.stdout.receive_some() == b"ready\n"
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+
     @asynccontextmanager
     async def pinging(self, target: str, *, every_s: float = 0.02) -> AsyncIterator[Pings]:
         """Ask for echoes all the time; at the end of the block wait for one more, so that every loss shows."""
         pings = Pings()
         command = self.argv("ping", "-n", "-i", str(every_s), target)
         async with trio.open_nursery() as nursery:
-            process = await nursery.start(_piped(command))
-            nursery.start_soon(_read_pings, process, pings)
+            process = await nursery.start(piped(command))
+            nursery.start_soon(each_line, process, pings.read)
             try:
                 yield pings
                 if pings.answered:
@@ -210,18 +244,19 @@ class Machine:
                 nursery.cancel_scope.cancel()
 
 
-def _piped(command: list[str]) -> "partial[Awaitable[object]]":
+def piped(command: list[str]) -> "partial[Awaitable[object]]":
+    """Make a program to be started with `nursery.start`, which gives its process; it ends with the nursery."""
     return partial(trio.run_process, command, stdout=PIPE, stderr=DEVNULL, check=False)
 
 
-async def _read_pings(process: trio.Process, pings: Pings) -> None:
+async def each_line(process: trio.Process, take: Callable[[str], object]) -> None:
+    """Hand on what a program prints, line by line, until it ends."""
     assert process.stdout is not None
     rest = ""
     async for chunk in process.stdout:
         *lines, rest = (rest + chunk.decode()).split("\n")
         for line in lines:
-            if found := re.search(r"bytes from .*icmp_seq=(\d+) .*time=", line):
-                pings.add(int(found[1]))
+            take(line)
 
 
 class Lab:
@@ -240,7 +275,9 @@ class Lab:
         self.holders.append(holder)
         return Machine(name, await _announced(holder), self._folder)
 
-    async def join(self, one: Machine, here: str, other: Machine, there: str, *, name: str = "eth0") -> None:
+    async def join(
+        self, one: Machine, here: str, other: Machine, there: str, *, names: tuple[str, str] = ("eth0", "eth0")
+    ) -> None:
         """Put a cable between two machines.
 
         Args:
@@ -248,12 +285,12 @@ class Lab:
           here: its address with the prefix, such as 198.51.100.1/24.
           other: the machine at the other end.
           there: that one's address.
-          name: of the network interface, at both ends.
+          names: of the network interfaces, at this end and that.
         """
         # Not with `run`: inside, the other machine's process has another number.
-        cable = ("ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", str(other.pid))
-        await trio.run_process(one.argv(*cable))
-        for machine, address in ((one, here), (other, there)):
+        cable = f"ip link add {names[0]} type veth peer name {names[1]} netns {other.pid}"
+        await trio.run_process(one.argv(*cable.split()))
+        for machine, address, name in ((one, here, names[0]), (other, there, names[1])):
             await machine.sh(f"ip address add {address} dev {name} nodad; ip link set {name} up")
 
 
@@ -270,7 +307,7 @@ async def transfer(source: Machine, target: Machine, address: str, size_bytes: i
     receiver = target.argv(sys.executable, "-ISc", _RECEIVER, address, str(port))
     with trio.fail_after(3 * COMMAND_S):
         async with trio.open_nursery() as nursery:
-            process = await nursery.start(_piped(receiver))
+            process = await nursery.start(piped(receiver))
             assert await process.stdout.receive_some() == b"ready\n"
             sent = await trio.run_process(
                 source.argv(sys.executable, "-ISc", _SENDER, address, str(port), str(size_bytes)), capture_stdout=True
@@ -286,8 +323,7 @@ async def open_lab(folder: Path) -> AsyncIterator[Lab]:
     Args:
       folder: for the programs that act on a machine; pytest's `tmp_path`.
     """
-    command = _unshare("--pid", "--fork", "--kill-child")
-    process = await trio.lowlevel.open_process([*command, "sh", "-euc", _LAB], stdin=PIPE, stdout=PIPE)
+    process = await trio.lowlevel.open_process(alone("sh", "-euc", _LAB), stdin=PIPE, stdout=PIPE)
     lab: Lab | None = None
     try:
         lab = Lab(await _announced(process), folder)

@@ -6,7 +6,7 @@ import segno
 from tests.wireguard.test_client import received
 
 from impervious.errors import InvalidArgument
-from impervious.wireguard import svg_qr, terminal_qr
+from impervious.wireguard.qr import svg_qr, terminal_qr
 
 TEXT = received().text()
 MATRIX = [[bool(module) for module in row] for row in segno.make_qr(TEXT, error="l", boost_error=False).matrix]

@@ -65,7 +65,12 @@ def test_what_cannot_be_sold_names_its_setting(changed: VpnConfig, says: str) ->
     ],
 )
 def test_what_is_probably_not_meant(changed: VpnConfig, doubts: set[str]) -> None:
-    assert {setting for setting, _ in Terms.of(changed).doubts()} == doubts
+    found = list(Terms.of(changed).doubts())
+    assert {doubt.setting for doubt in found} == doubts
+    for doubt in found:
+        if doubt.setting == "allowed_ips":
+            better = Terms.of(replace(changed, allowed_ips=doubt.better))
+            assert "allowed_ips" not in {left.setting for left in better.doubts()}
 
 
 @pytest.mark.parametrize("text", ["203.0.113.1:51820", "[2001:db8::1]:1", "vpn.example.com:65535", "localhost:51820"])

@@ -26,6 +26,17 @@ _LONGEST_NAME: Final = 253
 """Characters of a host name (RFC 1035, section 2.3.4)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A setting that works and is probably not meant."""
+
+    setting: str
+    """Below `vpn`."""
+    better: str
+    """What it could be."""
+    says: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What every buyer of this seller gets, price and key aside."""
@@ -61,19 +72,20 @@ class Terms:
             )
         return terms
 
-    def doubts(self) -> Iterator[tuple[str, str]]:
-        """Tell what works and is probably not meant: pairs of a setting and a sentence."""
+    def doubts(self) -> Iterator["Doubt"]:
+        """Tell what works and is probably not meant."""
         if is_loopback(self.endpoint.host):
-            yield "server_ip", f"buyers cannot reach {self.endpoint.host} from other machines: put the public address"
+            yield Doubt("server_ip", "PUBLIC_ADDRESS", f"buyers elsewhere cannot reach {self.endpoint.host}")
         if not self.subnet.network.is_private:
-            yield "subnet", f"{self.subnet.network} belongs to somebody on the internet: use one such as 10.0.0.0/24"
+            yield Doubt("subnet", "10.0.0.0/24", f"{self.subnet.network} belongs to somebody on the internet")
         for host in self.dns:
             if not any(host in network for network in self.allowed):
-                yield "dns", f"{host} is not in vpn.allowed_ips: buyers' queries go around the tunnel"
-        for this, other in ((4, 6), (6, 4)):
+                says = f"{host} is not in vpn.allowed_ips: buyers' queries go around the tunnel"
+                yield Doubt("dns", str(self.subnet.server), says)
+        for this, other, everything in ((4, 6, "::/0"), (6, 4, "0.0.0.0/0")):
             if self._takes_all(this) and not self._takes_all(other):
-                everything = "::/0" if other == 6 else "0.0.0.0/0"
-                yield "allowed_ips", f"a buyer's IPv{other} goes around the tunnel: add {everything}"
+                better = ", ".join((*map(str, self.allowed), everything))
+                yield Doubt("allowed_ips", better, f"a buyer's IPv{other} goes around the tunnel")
 
     def _takes_all(self, version: int) -> bool:
         return any(network.version == version and network.prefixlen == 0 for network in self.allowed)

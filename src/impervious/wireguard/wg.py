@@ -7,7 +7,6 @@ an address from the peer that had it. `wg show dump` would print the interface's
 """
 
 import base64
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from itertools import islice
@@ -27,6 +26,7 @@ from impervious.errors import (
 )
 from impervious.wireguard.keys import KEY_BYTES, PresharedKey, PublicKey
 from impervious.wireguard.peers import Host, Interface, Peer, Transfer, WantedPeer, only
+from impervious.wireguard.program import run_program
 
 T = TypeVar("T")
 
@@ -123,26 +123,18 @@ class Wg:
         Raises:
           WireGuardError: what is wrong, and what to do about it.
         """
-        with trio.move_on_after(self._patience_s):
-            try:
-                done = await trio.run_process(
-                    [str(self._binary), *arguments],
-                    stdin=stdin.encode(),
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                    # Not ours: the environment may hold the database's password. Untranslated errors are what we know.
-                    env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-                )
-            except OSError as error:
-                raise WireGuardMissing(_missing(self._binary, error)) from None
-            if done.returncode == 0:
-                return done.stdout.decode(errors="replace")
-            raise self._explained(_without(secrets, done.stderr.decode(errors="replace").strip()), done.returncode)
-        raise WireGuardStuck(
-            f"{self._binary} {arguments[0]} {self._interface} gave no answer in {self._patience_s:g} s: "
-            f"see whether `wg show {self._interface}` answers; a userspace WireGuard that hangs must be restarted"
-        )
+        try:
+            done = await run_program([str(self._binary), *arguments], stdin=stdin, patience_s=self._patience_s)
+        except OSError as error:
+            raise WireGuardMissing(_missing(self._binary, error)) from None
+        except trio.TooSlowError:
+            raise WireGuardStuck(
+                f"{self._binary} {arguments[0]} {self._interface} gave no answer in {self._patience_s:g} s: see "
+                f"whether `wg show {self._interface}` answers; a userspace WireGuard that hangs must be started again"
+            ) from None
+        if done.code:
+            raise self._explained(_without(secrets, done.complaint), done.code)
+        return done.output
 
     def _explained(self, text: str, code: int) -> WireGuardError:
         reason = text.lower()
