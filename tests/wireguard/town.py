@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ NAS: Final = "192.168.9.9"
 
 Found = dict[str, tuple[str, str, str]]
 """Name of a finding -> state, sentence and command."""
+
+_ROOT: Final = Path(__file__).parents[2]
 
 
 @dataclass
@@ -81,6 +84,13 @@ for round in range(int(sys.argv[1])):
     looks.append([(each.name, each.state.value, each.says, each.fix) for each in trio.run(check, config)])
 print(json.dumps(looks))
 """
+
+
+def documented(page: str) -> str:
+    """Give the commands of a page of the documentation, except those that need what no namespace has."""
+    text = (_ROOT / "docs" / page).read_text()
+    blocks = re.findall(r"(<!-- needs [^\n]* -->\n)?```sh\n(.*?)```", text, re.DOTALL)
+    return "\n".join(block for needs, block in blocks if not needs)
 
 
 @asynccontextmanager

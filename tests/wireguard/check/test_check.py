@@ -1,4 +1,4 @@
-"""A machine is set up by the commands of the findings; real packets are the proof."""
+"""A machine is set up as docs/vpn.md says, or by the commands of the findings; real packets are the proof."""
 
 from functools import partial
 from ipaddress import ip_address
@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 import trio
 from tests.wireguard.lab import Machine
-from tests.wireguard.town import NAS, SELLER, SOMEWHERE, Found, Town
+from tests.wireguard.town import NAS, SELLER, SOMEWHERE, SOMEWHERE_6, Found, Town, documented
 
 from impervious.wireguard import PrivateKey, PublicKey
 
@@ -84,6 +84,26 @@ async def two_sales(town: Town, server: PublicKey) -> Machine:
 
 def not_ok(found: Found) -> set[str]:
     return {name for name, (state, _, _) in found.items() if state != "ok"}
+
+
+@pytest.mark.slow
+async def test_the_documentation_sets_a_machine_up(town: Town) -> None:
+    assert await town.buyers[0].ping(SOMEWHERE_6)
+    said = await town.sudo(documented("vpn.md"))
+    key = PublicKey.parse(said.splitlines()[-1])
+    (found,) = await town.check({**GOOD, "server_pub_key": key.text})
+    assert set(found) > ABOUT_TRAFFIC
+    assert {name: found[name] for name in not_ok(found)} == {}
+
+    buyer = await two_sales(town, key)
+    async with town.seller.listening(10009, 53):
+        assert await reached(buyer) == SAFE
+    assert not await buyer.ping(SOMEWHERE_6, within_s=0.2), "IPv6 went around the tunnel"
+    assert await buyer.ping("10.0.0.1")
+
+    rules = await town.sudo("nft list ruleset")
+    await town.sudo("wg-quick down wg0; wg-quick up wg0")
+    assert await town.sudo("nft list ruleset") == rules
 
 
 @pytest.mark.slow
