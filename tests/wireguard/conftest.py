@@ -9,16 +9,21 @@ from tests.wireguard.town import Town, open_town
 
 
 @pytest.fixture
-async def machines(tmp_path: Path) -> AsyncIterator[TwoMachines]:
-    """A seller and a buyer on one cable."""
+def lab_folder(tmp_path: Path) -> Path:
+    """Where a lab may be built; not async, because pytest-trio swallows the reason of a skip."""
     require_lab()
-    async with two_machines(tmp_path) as both:
+    return tmp_path
+
+
+@pytest.fixture
+async def machines(lab_folder: Path) -> AsyncIterator[TwoMachines]:
+    """A seller and a buyer on one cable."""
+    async with two_machines(lab_folder) as both:
         yield both
 
 
 @pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
+async def town(lab_folder: Path) -> AsyncIterator[Town]:
     """A seller's machine with an internet, a LAN and two buyers around it."""
-    require_lab()
-    async with open_town(tmp_path) as built:
+    async with open_town(lab_folder) as built:
         yield built

@@ -48,20 +48,25 @@ def there(address: Host | None, secret: PresharedKey | None = None) -> Peer:
 
 
 @pytest.fixture
-async def seller(tmp_path: Path) -> AsyncIterator[Machine]:
-    require_lab()
-    async with open_lab(tmp_path) as lab:
+async def seller(lab_folder: Path) -> AsyncIterator[Machine]:
+    async with open_lab(lab_folder) as lab:
         machine = await lab.add("seller")
         await machine.add_wireguard(SERVER, "10.0.0.1/24", listen_port=51820)
         yield machine
 
 
 @pytest.fixture(params=["memory", "real"])
-async def wireguard(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WireGuard]:
-    if request.param == "memory":
+def implementation(request: pytest.FixtureRequest) -> str:
+    if request.param == "real":
+        require_lab()
+    return str(request.param)
+
+
+@pytest.fixture
+async def wireguard(implementation: str, tmp_path: Path) -> AsyncIterator[WireGuard]:
+    if implementation == "memory":
         yield MemoryWireGuard(SERVER, listen_port=51820)
         return
-    require_lab()
     async with open_lab(tmp_path) as lab:
         machine = await lab.add("seller")
         await machine.add_wireguard(SERVER, "10.0.0.1/24", listen_port=51820)

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 import trio
-from tests.wireguard.lab import Machine, each_line, open_lab, piped, require_lab
+from tests.wireguard.lab import Machine, each_line, open_lab, piped
 
 from impervious.wireguard.check.firewall import Answer, Firewall, Packet
 from impervious.wireguard.check.gather import Iptables, combined
@@ -219,9 +219,8 @@ CASES: Final = (
 
 
 @pytest.mark.slow
-async def test_the_kernel_agrees(tmp_path: Path) -> None:
-    require_lab()
-    async with open_lab(tmp_path) as lab:
+async def test_the_kernel_agrees(lab_folder: Path) -> None:
+    async with open_lab(lab_folder) as lab:
         inside, router, outside, lan = [await lab.add(name) for name in ("inside", "router", "outside", "lan")]
         await lab.join(router, "10.0.0.1/24", inside, f"{INSIDE}/24", names=("wg0", "eth0"))
         await lab.join(router, f"{ROUTER}/24", outside, "198.51.100.254/24", names=("eth0", "eth0"))
