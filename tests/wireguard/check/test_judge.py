@@ -215,7 +215,8 @@ def test_no_firewall_at_all() -> None:
     assert {finding.state for finding in findings.values()} == {State.BAD}
     assert all(finding.fix.startswith("sudo nft 'add table inet vpn_guard; ") for finding in findings.values())
     assert "169.254.0.0/16" in findings["private networks"].fix
-    assert "th dport != 53" in findings["own services"].fix
+    assert "tcp dport != 53" in findings["own services"].fix
+    assert "udp dport != 53" in findings["own services"].fix
     elsewhere = wrong(replace(MACHINE, firewall=Firewall()), replace(CONFIG, dns="9.9.9.9"))
     assert "dport" not in elsewhere["own services"].fix
 
@@ -247,7 +248,10 @@ def test_iptables_alone_is_spoken_to_in_its_own_language() -> None:
             "sudo iptables -I FORWARD -i wg0 -d 10.0.0.0/8,100.64.0.0/10,169.254.0.0/16,172.16.0.0/12,192.168.0.0/16"
             " -j DROP"
         ),
-        "own services": "sudo iptables -I INPUT -i wg0 -p tcp ! --dport 53 -m conntrack --ctstate NEW -j DROP",
+        "own services": (
+            "sudo iptables -I INPUT -i wg0 -p tcp ! --dport 53 -m conntrack --ctstate NEW -j DROP && "
+            "sudo iptables -I INPUT -i wg0 -p udp ! --dport 53 -m conntrack --ctstate NEW -j DROP"
+        ),
     }
     closed = table(chain("forward", drops=True), tool="iptables", family="ip", name="filter")
     finding = wrong(replace(MACHINE, firewall=Firewall((closed, NAT))))["forwarding rules"]

@@ -28,7 +28,7 @@ PRIVATE: Final[Mapping[int, Sequence[Network]]] = {
 _SOMEWHERE: Final[Mapping[int, Host]] = {4: ip_address("9.9.9.9"), 6: ip_address("2620:fe::fe")}
 """An address on the internet like any other."""
 
-_OWN_PORTS: Final = {22: "ssh", 8882: "this daemon", 10009: "LND"}
+_OWN_PORTS: Final = {22: "ssh", 8881: "this daemon", 8882: "this daemon", 10009: "LND"}
 """TCP ports of this machine that are not for buyers."""
 
 _LEAST_FIRST: Final = (Answer.NO, Answer.MAYBE, Answer.YES)
@@ -110,11 +110,11 @@ class _Looking:
         source = self.terms.subnet.network[2]
         return Packet(into=self.interface, out=out, source=source, target=target, protocol=protocol, port=port)
 
-    def kept_out(self, name: str, passage: Passage, good: str, wrong: str, rule: _Rule, *, hook: str) -> Finding:
+    def kept_out(self, name: str, passage: Passage, good: str, wrong: str, *rules: _Rule, hook: str) -> Finding:
         """Judge something that must not get through."""
         if passage.answer is Answer.NO:
             return ok(name, good)
-        fix = self._drop(rule, hook)
+        fix = " && ".join(self._drop(rule, hook) for rule in rules)
         return bad(name, wrong, fix) if passage.answer is Answer.YES else unknown(name, f"perhaps {wrong}", fix)
 
     def let_through(self, name: str, passage: Passage, good: str, wrong: str, *rules: _Rule) -> Finding:
@@ -275,9 +275,12 @@ def _own_services(look: _Looking, name: str) -> Finding:
         passages[worst],
         "buyers reach none of this machine's own services",
         f"buyers reach services of this machine, {worst} for one",
-        _Rule(
-            f'iifname "{inside}" ct state new meta l4proto {{ tcp, udp }}{" th dport != 53" if resolves else ""}',
-            f"-i {inside} -p tcp{' ! --dport 53' if resolves else ''} -m conntrack --ctstate NEW",
+        *(
+            _Rule(
+                f'iifname "{inside}" ct state new {f"{each} dport != 53" if resolves else f"meta l4proto {each}"}',
+                f"-i {inside} -p {each}{' ! --dport 53' if resolves else ''} -m conntrack --ctstate NEW",
+            )
+            for each in ("tcp", "udp")
         ),
         hook="input",
     )
