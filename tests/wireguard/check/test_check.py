@@ -1,5 +1,7 @@
 """A machine is set up as docs/vpn.md says, or by the commands of the findings; real packets are the proof."""
 
+import json
+import sys
 from functools import partial
 from ipaddress import ip_address
 
@@ -94,6 +96,9 @@ async def test_the_documentation_sets_a_machine_up(town: Town) -> None:
     (found,) = await town.check({**GOOD, "server_pub_key": key.text})
     assert set(found) > ABOUT_TRAFFIC
     assert {name: found[name] for name in not_ok(found)} == {}
+    (town.folder / "config.yml").write_text(json.dumps({"vpn": {**GOOD, "server_pub_key": key.text}}))
+    verb = ("vpn", "check", "--config", str(town.folder / "config.yml"))
+    assert "This machine can sell." in await town.seller.run(sys.executable, "-m", "impervious", *verb)
 
     buyer = await two_sales(town, key)
     async with town.seller.listening(10009, 53):

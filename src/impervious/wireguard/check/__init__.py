@@ -81,4 +81,4 @@ def _public_address(config: VpnConfig, links: Links | Unknown) -> Finding:
     )
 
 
-__all__ = ("Finding", "Machine", "State", "Unknown", "check", "gather", "judge")
+__all__ = ("Finding", "Machine", "State", "Unknown", "bad", "check", "gather", "judge")

@@ -24,6 +24,16 @@ class Finding:
     fix: str = ""
     """A command for a shell or, for a setting, the line for the configuration file; empty if `says` says it all."""
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether it must be put right."""
+        return self.state is State.BAD
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it could not be seen."""
+        return self.state is State.UNKNOWN
+
 
 def ok(name: str, says: str) -> Finding:
     """Say that it is as it should be."""
