@@ -44,6 +44,7 @@ class Verb:
 RUN: Final = "Run"
 SET_UP: Final = "Set up"
 TRY: Final = "Try it without a node of your own"
+VPN: Final = "Tunnels"
 
 VERBS: Final = (
     Verb(
@@ -69,6 +70,12 @@ VERBS: Final = (
         group=TRY,
         meaning="serve a simulated Lightning network, to run daemons on",
         examples=("impervious simnet --dir simnet", "impervious run --config simnet/alice/config.yml"),
+    ),
+    Verb(
+        name="vpn",
+        group=VPN,
+        meaning="see whether this machine can sell WireGuard tunnels",
+        examples=("sudo impervious vpn check",),
     ),
 )
 """In the order of the help; verbs of one group stand together."""
