@@ -31,13 +31,42 @@ def live_view(out: TextIO, environ: Mapping[str, str]) -> Iterator[Show]:
       out: the terminal.
       environ: as rich reads it: NO_COLOR, TERM, COLUMNS.
     """
-    console = Console(file=out, _environ=environ, force_terminal=True, highlight=False, soft_wrap=True)
-    # Drawn when there is something new, by whoever brings it: rich's own refreshing would be a thread.
-    with _bar(console) as progress:
-        yield _Live(console, progress)
+    live = _Live(Console(file=out, _environ=environ, force_terminal=True, highlight=False, soft_wrap=True))
+    try:
+        yield live
+    finally:
+        live.remove_bar()
 
 
-def _bar(console: Console) -> Progress:
+class _Live:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, fact: Fact) -> None:
+        if isinstance(fact, Progressed):
+            self._advance(fact)
+        elif isinstance(fact, StepEnded | Stopping):
+            self.remove_bar()
+        for line in lines_of(fact):
+            self._console.print(_styled(line))
+
+    def remove_bar(self) -> None:
+        """Take the bar away, and give the cursor back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _advance(self, fact: Progressed) -> None:
+        if self._bar is None:
+            self._bar = _new_bar(self._console)
+            self._task = self._bar.add_task(f"to {fact.to}", total=fact.parts)
+            self._bar.start()
+        self._bar.update(self._task, completed=fact.settled, total=fact.parts, refresh=True)
+
+
+def _new_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("  {task.description}"),
         BarColumn(),
@@ -45,35 +74,9 @@ def _bar(console: Console) -> Progress:
         TextColumn("payments settled"),
         TimeElapsedColumn(),
         console=console,
-        auto_refresh=False,
+        auto_refresh=False,  # rich's own refreshing would be a thread
         transient=True,
     )
-
-
-class _Live:
-    def __init__(self, console: Console, progress: Progress) -> None:
-        self._console = console
-        self._progress = progress
-        self._task: TaskID | None = None
-
-    def __call__(self, fact: Fact) -> None:
-        if isinstance(fact, Progressed):
-            self._advance(fact)
-        elif isinstance(fact, StepEnded | Stopping):
-            self._remove_bar()
-        for line in lines_of(fact):
-            self._console.print(_styled(line))
-        self._progress.refresh()
-
-    def _advance(self, fact: Progressed) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task(f"to {fact.to}", total=fact.parts)
-        self._progress.update(self._task, completed=fact.settled, total=fact.parts)
-
-    def _remove_bar(self) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
 
 
 def _styled(line: Line) -> Text:

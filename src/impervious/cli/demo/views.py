@@ -4,6 +4,7 @@ Only the last one needs a library (rich), which is loaded when it is used: it ta
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -47,11 +48,11 @@ class _Written:
             self._out.flush()
 
 
-_EVENT: Final = "event"
+_NEXT_WORD: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def _as_json(fact: Fact) -> str:
-    return json.dumps({_EVENT: type(fact).__name__.lower(), **asdict(fact)}) + "\n"
+    return json.dumps({"event": _NEXT_WORD.sub("_", type(fact).__name__).lower(), **asdict(fact)}) + "\n"
 
 
 def _as_text(fact: Fact) -> str:

@@ -43,7 +43,7 @@ def lines_of(fact: Fact) -> Iterator[Line]:
             yield ()
             yield (Piece(f"{fact.number}/{fact.steps} {fact.title}", "heading"),)
         case Sent():
-            yield (*_at(fact.by), Piece("sends   "), Piece(_quoted(fact.text, fact.size)), *_id(fact.id))
+            yield (*_at(fact.by), Piece("sends      "), Piece(_quoted(fact.text, fact.size)), *_id(fact.id))
         case Arrived():
             yield _arrived(fact)
         case Concluded():
@@ -87,12 +87,12 @@ def _place(place: Place) -> Iterator[Line]:
 def _arrived(fact: Arrived) -> Line:
     paid = f", {fact.amount_sat} sat" if fact.amount_sat else ""
     what = f"from {fact.sender}{paid}{', a reply' if fact.reply_to else ''}"
-    kind = "" if fact.service == "message" else f" {fact.service}"
+    kind = "" if fact.service == "message" else f"{fact.service} "
     return (
         *_at(fact.at),
-        Piece("receives"),
-        Piece(f"{kind} {_quoted(fact.text, fact.size)} "),
-        Piece(what, "faint"),
+        Piece("receives   "),
+        Piece(f"{kind}{_quoted(fact.text, fact.size)}"),
+        Piece(f"  {what}", "faint"),
         *_id(fact.id),
     )
 
