@@ -16,7 +16,8 @@ from impervious.cli.demo.stage import open_stage
 from impervious.cli.demo.tour import TOUR, run_tour
 from impervious.cli.demo.views import Show, choose
 from impervious.cli.exits import INTERRUPTED, OK
-from impervious.cli.simnet.layout import DEFAULT_BASE, port_base
+from impervious.cli.numbers import port_base
+from impervious.cli.simnet.layout import DEFAULT_BASE
 from impervious.cli.stopping import stopped_by_signals
 from impervious.config import LogConfig
 from impervious.server.closing import Closing
