@@ -66,6 +66,12 @@ VERBS: Final = (
         examples=("impervious --config alice.yml config check",),
     ),
     Verb(
+        name="demo",
+        group=TRY,
+        meaning="show two daemons that talk on a simulated network, and leave them running",
+        examples=("impervious demo",),
+    ),
+    Verb(
         name="simnet",
         group=TRY,
         meaning="serve a simulated Lightning network, to run daemons on",

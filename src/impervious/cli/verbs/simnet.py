@@ -15,7 +15,7 @@ from impervious.cli.numbers import milliseconds, port_base
 from impervious.cli.simnet.layout import DEFAULT_BASE, STRIDE
 from impervious.cli.simnet.serving import DEFAULT_NODES, SimnetOptions, open_simnet
 from impervious.cli.simnet.shown import lines, summary
-from impervious.cli.stopping import until_stopped
+from impervious.cli.stopping import stopped_by_signals
 from impervious.config import LogConfig
 from impervious.logs import configure
 from impervious.sim import DEFAULT_LATENCY_S
@@ -64,7 +64,7 @@ def run(args: Namespace) -> int:
     options = SimnetOptions(folder=args.dir, nodes=args.nodes, channels=args.channels, port_base=args.port_base)
     if args.latency is not None:
         options = replace(options, latency_s=(args.latency, args.latency))
-    trio.run(until_stopped, partial(_serve, options, as_json=args.json))
+    trio.run(partial(_serve, options, as_json=args.json))
     return OK
 
 
@@ -73,8 +73,9 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 async def _serve(options: SimnetOptions, *, as_json: bool) -> None:
-    async with open_simnet(options) as simnet:
+    async with stopped_by_signals() as closing, open_simnet(options) as simnet:
         for problem in (problem for setup in simnet.setups.values() for problem in setup.problems):
             print(f"warning: {problem}", file=sys.stderr)
         print(json.dumps(summary(simnet)) if as_json else "\n".join(lines(simnet)), flush=True)
-        await trio.sleep_forever()
+        with closing.wait():
+            await trio.sleep_forever()
