@@ -1,6 +1,6 @@
 """A node behind doors, without a network: a real store, log and message service on a Lightning node made of wishes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,10 @@ from impervious.outbound import Outbound
 from impervious.server.doors import Doors
 from impervious.server.http.front import Front
 from impervious.server.listeners import Listeners, open_listeners
-from impervious.service import ServiceContext
+from impervious.service import Service
+from impervious.service.discovery import with_entries
+from impervious.service.host import Services
+from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
 from impervious.store import Store, Tx, open_store
 from impervious.store.database import ThreadRunner
@@ -101,9 +104,13 @@ class House:
     lightning: LoneNode
     store: Store
     stream: Events
-    messages: MessageService
+    services: Services
     disk_problem: str | None = None
     opened: list[int] = field(default_factory=list)
+
+    @property
+    def messages(self) -> MessageService:
+        return self.services.get(MessageService)
 
     @property
     def status(self) -> NodeStatus:
@@ -169,15 +176,18 @@ def without_service(given: Config, service_type: str) -> Config:
 
 
 @asynccontextmanager
-async def open_house(given: Config, *, run_sync: ThreadRunner = inline) -> AsyncIterator[House]:
+async def open_house(
+    given: Config, *, run_sync: ThreadRunner = inline, services: Sequence[type[Service]] = ()
+) -> AsyncIterator[House]:
+    classes = [*BUILT_IN, *services]
+    given = with_entries(given, classes)
     hub, lightning = Hub(), LoneNode()
     clock = lambda: 1_760_000_000_000  # noqa: E731
     async with open_store(given.store.path, on_commit=hub.publish, now_ms=clock, run_sync=run_sync) as store:
         events = Events(store, hub, max_subscribers=given.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(given), random=lambda: 0.5)
-        entry = given.service(ServiceType("message"))
-        context = ServiceContext(entry, node=lightning, store=store, hub=hub, outbound=outbound)
-        yield House(given, lightning, store, events, MessageService(context))
+        hosted = Services(classes, given, node=lightning, store=store, hub=hub, outbound=outbound, random=lambda: 0.5)
+        yield House(given, lightning, store, events, hosted)
 
 
 @dataclass
@@ -193,10 +203,10 @@ class Inside:
 
 
 @asynccontextmanager
-async def open_app(given: Config) -> AsyncIterator[Inside]:
+async def open_app(given: Config, *, services: Sequence[type[Service]] = ()) -> AsyncIterator[Inside]:
     """The ports are taken, so that the listeners can be told apart, but nobody accepts: the clock may be virtual."""
-    async with open_house(given) as house, open_listeners(given.server) as listeners:
-        doors, found = Doors(house, given, listeners), listeners.addresses
+    async with open_house(given, services=services) as house, open_listeners(given.server) as listeners:
+        doors, found = Doors(house, house.config, listeners), listeners.addresses
         assert found.http_text
         yield Inside(
             house,

@@ -1,0 +1,8 @@
+"""The services that come with the node; they get nothing that others do not."""
+
+from typing import Final
+
+from impervious.service import Service
+from impervious.services.message import MessageService
+
+BUILT_IN: Final[tuple[type[Service], ...]] = (MessageService,)
