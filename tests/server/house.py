@@ -11,6 +11,7 @@ from coincurve import PrivateKey
 from tests.conftest import inline
 
 from impervious.config import Address, Config, ServerConfig, ServiceConfig
+from impervious.errors import Unverified
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.model import (
@@ -45,7 +46,9 @@ from impervious.store import Store, Tx, open_store
 from impervious.store.database import ThreadRunner
 from impervious.supervisor import send_policy
 from impervious.units import Msat
+from impervious.wire import lnd_signature
 
+MY_KEY = PrivateKey(bytes([1]) * 32)
 ME, ALICE, BOB = (NodePubkey(PrivateKey(bytes([number]) * 32).public_key.format()) for number in (1, 2, 3))
 READY = NodeStatus(state=NodeState.READY, reason="")
 LOCKED = NodeStatus(state=NodeState.LOCKED, reason="LND's wallet is locked: unlock it with `lncli unlock`")
@@ -57,6 +60,7 @@ class LoneNode:
 
     def __init__(self) -> None:
         self.status = READY
+        self.graph = {ME}
 
     async def wait_ready(self) -> NodeInfo:
         await trio.lowlevel.checkpoint()
@@ -71,10 +75,16 @@ class LoneNode:
         )
 
     async def sign(self, text: bytes) -> bytes:
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return lnd_signature.sign(text, MY_KEY)
 
     async def verify(self, text: bytes, signature: bytes) -> Verdict:
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        try:
+            signer = lnd_signature.recover(text, signature)
+        except Unverified:
+            return Verdict(valid=False, pubkey=None)
+        return Verdict(valid=signer in self.graph, pubkey=signer)
 
     async def send_keysend(
         self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int

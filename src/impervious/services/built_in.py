@@ -4,5 +4,6 @@ from typing import Final
 
 from impervious.service import Service
 from impervious.services.message import MessageService
+from impervious.services.sign import SignService
 
-BUILT_IN: Final[tuple[type[Service], ...]] = (MessageService,)
+BUILT_IN: Final[tuple[type[Service], ...]] = (MessageService, SignService)

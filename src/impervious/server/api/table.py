@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from impervious.server.api import message
+from impervious.server.api import message, sign
 from impervious.server.operations import Operation
 from impervious.service import Service
 from impervious.services.message import MessageService
+from impervious.services.sign import SignService
 
 
 def operations(services: Iterable[Service]) -> list[Operation]:
@@ -17,5 +18,7 @@ def _rows(service: Service) -> list[Operation]:
     match service:
         case MessageService():
             return message.operations(service)
+        case SignService():
+            return sign.operations(service)
         case _:
             return []
