@@ -125,7 +125,7 @@ class Node:
 async def open_node(
     config: Config,
     *,
-    lightning: PaymentNode,
+    lightning: PaymentNode | None = None,
     services: Sequence[type[Service]] = (),
     doors: bool = False,
     surroundings: Surroundings = THE_WORLD,
@@ -133,8 +133,9 @@ async def open_node(
     """Run a node for as long as the block does.
 
     Args:
-      config: what it is told.
-      lightning: the Lightning node to run on.
+      config: what it is told; `read_config` reads one from a file.
+      lightning: the Lightning node to run on; None: the LND that `config.lightning` names. *Ownership:* stays with the
+        caller.
       services: services of yours, besides those that come with it and those that are installed.
       doors: whether to open gRPC and HTTP, unless `server.enabled` is false.
       surroundings: clock, randomness and threads.
@@ -151,6 +152,7 @@ async def open_node(
     hub = Hub()
     async with (
         _listening(config, wanted=doors) as listeners,
+        _lightning(config, lightning) as lightning,
         open_store(
             config.store.path.expanduser(),
             config.store.password,
@@ -188,6 +190,18 @@ async def open_node(
                     sources.cancel_scope.cancel()
                 entrance.cancel_scope.cancel()
             work.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _lightning(config: Config, given: PaymentNode | None) -> AsyncIterator[PaymentNode]:
+    if given is not None:
+        yield given
+        return
+    # Here, because a program that brings its own node need not load LND's messages.
+    from impervious.lnd import open_lnd
+
+    async with open_lnd(config.lightning.lnd) as node:
+        yield node
 
 
 @asynccontextmanager

@@ -41,9 +41,17 @@ class Verb:
         return cast("VerbModule", importlib.import_module(f"impervious.cli.verbs.{self.name}"))
 
 
+RUN: Final = "Run"
 SET_UP: Final = "Set up"
+TRY: Final = "Try it without a node of your own"
 
 VERBS: Final = (
+    Verb(
+        name="run",
+        group=RUN,
+        meaning="run the daemon (also without a verb)",
+        examples=("impervious --config alice.yml",),
+    ),
     Verb(
         name="init",
         group=SET_UP,
@@ -55,6 +63,12 @@ VERBS: Final = (
         group=SET_UP,
         meaning="show the configuration in effect, or check whether it can work",
         examples=("impervious --config alice.yml config check",),
+    ),
+    Verb(
+        name="simnet",
+        group=TRY,
+        meaning="serve a simulated Lightning network, to run daemons on",
+        examples=("impervious simnet --dir simnet", "impervious run --config simnet/alice/config.yml"),
     ),
 )
 """In the order of the help; verbs of one group stand together."""

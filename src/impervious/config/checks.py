@@ -85,6 +85,6 @@ def check_doors(server: ServerConfig) -> Iterator[str]:
 
 def _clash(one: Address, other: Address) -> bool:
     everywhere = ("0.0.0.0", "::")
-    if one.port == 0:  # any free one, which only a program can ask for
+    if one.port == 0:  # any free one
         return False
     return one.port == other.port and (one.host == other.host or one.host in everywhere or other.host in everywhere)

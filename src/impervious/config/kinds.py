@@ -166,7 +166,8 @@ def _parse_address(text: str) -> Address:
     elif ":" in host:
         raise Wrong("put an IPv6 address in brackets")
     # An empty host means every interface, in IPv4 because that exists wherever the daemon runs.
-    return Address(host=_parse_host(host or "0.0.0.0"), port=_parse_port(port))
+    # Port 0 is any free one; the start line says which.
+    return Address(host=_parse_host(host or "0.0.0.0"), port=0 if port == "0" else _parse_port(port))
 
 
 def _parse_allowed_host(text: str) -> str:

@@ -61,7 +61,9 @@ class ServerConfig:
     """`server`: the doors."""
 
     enabled: bool = setting(BOOL, True, "gRPC, HTTP and websocket on or off.")
-    grpc_addr: Address = setting(ADDRESS, Address(host="127.0.0.1", port=8881), "Where gRPC listens.")
+    grpc_addr: Address = setting(
+        ADDRESS, Address(host="127.0.0.1", port=8881), "Where gRPC listens; port 0 takes a free one."
+    )
     http_addr: Address = setting(ADDRESS, Address(host="127.0.0.1", port=8882), "Where HTTP and websocket listen.")
     http_text_addr: Address | None = setting(
         ADDRESS,

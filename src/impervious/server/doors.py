@@ -104,7 +104,6 @@ class Doors:
                     partial(grpc.serve_listeners, listeners.grpc, ssl_context=grpc_tls, grace_s=GRACE_S)
                 )
                 await nursery.start(partial(http.serve, everywhere, ssl_context=http_tls, grace_s=GRACE_S))
-                logger.info("listening: %s", self._listeners.addresses)
                 task_status.started()
                 await self.follow_health()
             finally:

@@ -8,5 +8,6 @@ from impervious.sim.engine.topology import ChannelSpec, NodeSpec, Policy
 from impervious.sim.lnd import SimLnd
 from impervious.sim.network import SimNetwork
 from impervious.sim.node import SimNode
+from impervious.sim.state import kept_names
 
-__all__ = ["ChannelSpec", "NodeSpec", "Policy", "SimLnd", "SimNetwork", "SimNode"]
+__all__ = ["ChannelSpec", "NodeSpec", "Policy", "SimLnd", "SimNetwork", "SimNode", "kept_names"]

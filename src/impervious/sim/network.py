@@ -18,6 +18,7 @@ from typing import Self
 from impervious.background import background
 from impervious.errors import NotFound
 from impervious.sim.driver import Driver, TrioTime
+from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.engine import Engine
 from impervious.sim.engine.topology import DEFAULT_CAPACITY, ChannelSpec, NodeSpec, Topology
 from impervious.sim.engine.world import DEFAULT_LATENCY_S, World
@@ -56,11 +57,15 @@ class SimNetwork:
         accountable: bool = True,
         folder: Path | None = None,
     ) -> None:
-        topology = Topology.described(nodes, channels)
         world = World(time=TrioTime((now or time.time)(), now), chance=random.Random(seed))
         self._folder = None if folder is None else StateFolder(folder)
-        if self._folder is not None:
-            self._folder.load(world)
+        try:
+            if self._folder is not None:
+                self._folder.load(world)
+            topology = Topology.described(nodes, channels, there=world.nodes)
+        except BaseException:
+            self.close()
+            raise
         world.latency_s = latency_s
         world.accountable = world.accountable if accountable else {}
         engine = Engine(world)
@@ -101,6 +106,11 @@ class SimNetwork:
     def names(self) -> tuple[str, ...]:
         """Its nodes."""
         return tuple(self._lnds)
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Its payment channels, oldest first. They change as payments settle; look, and leave them as they are."""
+        return tuple(self._driver.engine.world.graph.channels.values())
 
     def lnd(self, name: str) -> SimLnd:
         """A node as its operator sees it.

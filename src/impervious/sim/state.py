@@ -84,6 +84,10 @@ class StateFolder:
             ).close()
             self._file.execute(f"PRAGMA user_version = {VERSION}").close()
 
+    def names(self) -> tuple[str, ...]:
+        """The nodes that were saved, oldest first."""
+        return tuple(from_text(NodeRow, text).name for text in self._rows("node"))
+
     def load(self, world: World) -> None:
         """Fill an empty world with what was last saved."""
         for text in self._rows("channel"):
@@ -141,6 +145,19 @@ class StateFolder:
             self._file.execute("ROLLBACK").close()
             raise
         self._file.execute("COMMIT").close()
+
+
+def kept_names(folder: Path) -> tuple[str, ...]:
+    """The nodes of the network that a folder keeps, oldest first; none if it keeps no network.
+
+    Raises:
+      StoreLocked: a network runs in the folder.
+      StoreError: what is in the folder cannot be read.
+    """
+    if not (folder / FILE).exists():
+        return ()
+    with closing(StateFolder(folder)) as state:
+        return state.names()
 
 
 def _value(world: World, item: Touched) -> object:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from impervious.cli.files import read_config
 from impervious.cli.main import main
+from impervious.config_file import read_config
 
 
 @pytest.fixture(autouse=True)

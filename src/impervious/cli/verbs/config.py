@@ -4,8 +4,8 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from impervious.cli.exits import OK, USAGE
-from impervious.cli.files import read_config
 from impervious.config import effective, show
+from impervious.config_file import read_config
 from impervious.errors import ConfigError
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from impervious.cli.exits import OK
-from impervious.cli.files import PLACES
 from impervious.config import sample
+from impervious.config_file import PLACES
 from impervious.errors import ConfigError
 
 _PASSWORD_BYTES: Final = 24

@@ -108,20 +108,28 @@ class Topology:
     channels: tuple[ChannelSpec, ...]
 
     @classmethod
-    def described(cls, nodes: Iterable[str | NodeSpec], channels: Iterable[str | ChannelSpec]) -> "Topology":
+    def described(
+        cls, nodes: Iterable[str | NodeSpec], channels: Iterable[str | ChannelSpec], *, there: Iterable[str] = ()
+    ) -> "Topology":
         """Put names and channel texts together.
+
+        Args:
+          nodes: names, or specs.
+          channels: texts, or specs.
+          there: nodes that exist already, to which channels may lead too.
 
         Raises:
           InvalidArgument: a name or a channel makes no sense.
         """
         specs = tuple(NodeSpec(name=node) if isinstance(node, str) else node for node in nodes)
         names = [spec.name for spec in specs]
+        known = dict.fromkeys((*there, *names))
         ends = tuple(ChannelSpec.parse(channel) if isinstance(channel, str) else channel for channel in channels)
         if len(set(names)) < len(names):
             raise InvalidArgument("two nodes have the same name")
         for name in (name for channel in ends for name in (channel.first, channel.second)):
-            if name not in names:
-                raise InvalidArgument(f"a channel needs the node {name}, which is not among {', '.join(names)}")
+            if name not in known:
+                raise InvalidArgument(f"a channel needs the node {name}, which is not among {', '.join(known)}")
         return cls(nodes=specs, channels=ends)
 
     @classmethod

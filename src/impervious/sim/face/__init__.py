@@ -2,5 +2,6 @@
 
 from impervious.sim.face.credentials import Credentials
 from impervious.sim.face.server import LndFace
+from impervious.sim.face.serving import ServedLnd, open_lnds
 
-__all__ = ["Credentials", "LndFace"]
+__all__ = ["Credentials", "LndFace", "ServedLnd", "open_lnds"]

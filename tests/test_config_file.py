@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from impervious.cli.files import check_files, find_config, read_config
 from impervious.config import Config, LightningConfig, LndConfig, ServerConfig
+from impervious.config_file import check_files, find_config, read_config
 from impervious.errors import ConfigError
 
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\n"
