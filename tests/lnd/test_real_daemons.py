@@ -120,4 +120,5 @@ async def test_an_lnd_that_restarts_loses_nothing(regtest: Regtest, tmp_path: Pa
         await trio.to_thread.run_sync(regtest["carol"].stop)
         sent += [(await alice.send(carol, f"while it is away {number}"))["id"] for number in range(2)]
         await trio.to_thread.run_sync(regtest["carol"].start)
-        assert [event["id"] for event in await events_of(carol, len(sent))] == sent
+        # Not in order: the gap may be open for longer than is waited for.
+        assert {event["id"] for event in await events_of(carol, len(sent))} == set(sent)

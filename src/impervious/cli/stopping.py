@@ -33,7 +33,7 @@ async def stopped_by_signals() -> AsyncIterator[Closing]:
         nursery.cancel_scope.cancel()
 
 
-async def when_told(
+async def when_told(  # noqa: ASYNC114 - started by its full name
     stop: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Call `stop` at the first signal, and leave the second to the system, which ends the process."""

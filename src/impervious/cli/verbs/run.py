@@ -46,14 +46,19 @@ async def _serve(found: Found) -> None:
     told = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(when_told, told.set)
-        async with open_node(found.config, doors=True) as node:
-            with trio.move_on_after(NODE_S):  # so that what waits for the line below can call at once
-                await node.wait_ready()
-            _tell(node)
-            nursery.start_soon(_tell_key, node)
-            await told.wait()
+        await _serve_until(told, found)
         nursery.cancel_scope.cancel()
     logger.info("stopped")
+
+
+async def _serve_until(told: trio.Event, found: Found) -> None:
+    async with open_node(found.config, doors=True) as node, trio.open_nursery() as nursery:
+        with trio.move_on_after(NODE_S):  # so that what waits for the line below can call at once
+            await node.wait_ready()
+        _tell(node)
+        nursery.start_soon(_tell_key, node)
+        await told.wait()
+        nursery.cancel_scope.cancel()
 
 
 def _tell(node: Node) -> None:
