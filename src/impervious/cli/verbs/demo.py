@@ -62,7 +62,7 @@ async def _play(folder: Path, show: Show, *, began_s: float, once: bool, port_ba
         finished = False
         with closing.wait():
             tour_began_s = seconds()
-            await run_tour(stage)
+            await run_tour(stage, TOUR)
             show(TourEnded(steps=len(TOUR), seconds=seconds() - tour_began_s, goes_on=not once))
             finished = True
         if not once:
