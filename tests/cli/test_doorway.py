@@ -26,7 +26,7 @@ async def server(*chunks: bytes) -> AsyncIterator[tuple[Address, list[bytes]]]:
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listener.socket.getsockname()[1]
-        with trio.fail_after(10):
+        with trio.fail_after(10):  # noqa: ASYNC100 - the test waits
             yield Address(host="127.0.0.1", port=port), asked
         nursery.cancel_scope.cancel()
 

@@ -26,14 +26,17 @@ async def never(stage: Stage) -> None:
 
 
 async def refused(stage: Stage) -> None:
+    await trio.lowlevel.checkpoint()
     raise DaemonRefused("msg is empty", code=3)
 
 
 async def changed(stage: Stage) -> None:
+    await trio.lowlevel.checkpoint()
     raise DemoFailed("something else arrived")
 
 
 async def broken(stage: Stage) -> None:
+    await trio.lowlevel.checkpoint()
     raise ZeroDivisionError
 
 
