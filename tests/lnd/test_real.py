@@ -6,7 +6,7 @@ Runs where btcd, btcctl, lnd and lncli are on PATH. alice-bob-carol in a line; d
 import os
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import betterproto2
 import pytest
 import trio
-from tests.lnd.regtest import Lnd, Regtest, missing_programs, running
+from tests.lnd.regtest import Lnd, Regtest, missing_programs
 
 from impervious.errors import (
     AlreadyPaying,
@@ -32,6 +32,7 @@ from impervious.lnd.readiness import PAYMENT_NODE
 from impervious.model import (
     InvoiceCursor,
     InvoiceNews,
+    InvoiceState,
     KeysendSupport,
     NodeState,
     NodeStatus,
@@ -53,25 +54,15 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_programs()), reason=f"not on PATH: {', '.join(missing_programs())}"),
 ]
 
-NO_PASSWORD = "--noseedbackup"
 KEYSEND = "--accept-keysend"
 PASSWORD = b"test-password"
 BOLD = 400_000
 """A record of ours."""
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
-    nodes = {
-        "alice": [NO_PASSWORD, KEYSEND],
-        "bob": [NO_PASSWORD, KEYSEND],
-        "carol": [NO_PASSWORD, KEYSEND],
-        "dave": [NO_PASSWORD],
-        "erin": [NO_PASSWORD, KEYSEND, "--keysend-hold-time=1h"],
-    }
-    with running(tmp_path_factory.mktemp("regtest"), nodes) as network:
-        network.open_channels(("alice", "bob"), ("bob", "carol"), ("bob", "dave"), ("bob", "erin"))
-        yield network
+@pytest.fixture
+def network(regtest: Regtest) -> Regtest:
+    return regtest
 
 
 @asynccontextmanager
@@ -162,6 +153,17 @@ class SettleInvoiceMsg(betterproto2.Message):
 
 
 @dataclass
+class AddHoldInvoiceRequest(betterproto2.Message):
+    hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    value_msat: "int" = betterproto2.field(10, betterproto2.TYPE_INT64)
+
+
+@dataclass
+class AddHoldInvoiceResp(betterproto2.Message):
+    payment_request: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+@dataclass
 class Empty(betterproto2.Message):
     pass
 
@@ -169,6 +171,7 @@ class Empty(betterproto2.Message):
 GEN_SEED = Rpc("/lnrpc.WalletUnlocker/GenSeed", GenSeedResponse)
 INIT_WALLET = Rpc("/lnrpc.WalletUnlocker/InitWallet", Empty)
 UNLOCK_WALLET = Rpc("/lnrpc.WalletUnlocker/UnlockWallet", Empty)
+ADD_HOLD_INVOICE = Rpc("/invoicesrpc.Invoices/AddHoldInvoice", AddHoldInvoiceResp)
 SETTLE_INVOICE = Rpc("/invoicesrpc.Invoices/SettleInvoice", Empty)
 
 
@@ -419,6 +422,39 @@ async def test_leaving_stops_waiting_and_not_paying(network: Regtest) -> None:
         await settle(network["erin"], preimage)
         with trio.fail_after(30):
             assert (await node.track(preimage.payment_hash)).preimage == preimage
+
+
+@pytest.mark.parametrize("how", ["leave", "kill"])
+async def test_an_invoice_whose_payment_is_held_is_found_in_flight_and_not_paid_again(
+    network: Regtest, how: str
+) -> None:
+    preimage = random_preimage()
+    request = AddHoldInvoiceRequest(hash=preimage.payment_hash, value_msat=7001)
+    async with ready(network["alice"]) as alice, ready(network["carol"]) as carol:
+        added = await carol.call(ADD_HOLD_INVOICE, request)
+        invoice = await alice.decode_invoice(added.payment_request)
+
+        async def pay_it() -> None:
+            await alice.pay_invoice(invoice, fee_limit=Msat(5000), timeout_s=30)
+
+        before = await alice.balance()
+        with trio.move_on_after(1):
+            await pay_it()
+        assert (await carol.lookup_invoice(preimage.payment_hash)).state is InvoiceState.ACCEPTED
+        held = await alice.balance()
+        assert (held.local, held.unsettled_local, held.unsettled_remote) == (before.local - 8001, 0, 8001)
+        if how == "kill":
+            network["alice"].kill()
+            await becomes(alice, NodeState.AWAY)
+            network["alice"].start(wait=False)
+            await becomes(alice, NodeState.READY)
+        assert (await alice.lookup_payment(preimage.payment_hash)).status is PaymentStatus.IN_FLIGHT
+        with pytest.raises(AlreadyPaying, match="in transition"):
+            await pay_it()
+        await settle(network["carol"], preimage)
+        with trio.fail_after(60):
+            assert (await alice.track(preimage.payment_hash)).amount == 7001
+        assert (await carol.lookup_invoice(preimage.payment_hash)).amount_paid == 7001
 
 
 async def test_many_keysends_at_once(network: Regtest) -> None:
