@@ -46,7 +46,7 @@ async def running(**options: object) -> AsyncIterator[Run]:
         chosen = {"ports": (0, 0), "bind": "127.0.0.1"} | options
         session = relay.open("default", SessionOptions(**chosen))  # type: ignore[arg-type]
         run = Run(relay, session)
-        assert await run.fact() == Opened(session="default", ports=session.ports)
+        assert await run.fact() == Opened(session="default", id=session.id, ports=session.ports)
         yield run
 
 
@@ -70,6 +70,7 @@ async def test_a_session_from_open_to_stop() -> None:
             other.send(b"")
             assert await run.fact() == Paired(
                 session="default",
+                id=run.session.id,
                 endpoints=(Address(host="127.0.0.1", port=one.port), Address(host="127.0.0.1", port=other.port)),
             )
             other.send(b"hello yourself")
@@ -142,7 +143,10 @@ async def test_an_endpoint_that_moves_is_told() -> None:
             await until(lambda: (run.session.statistics().sides[1].silent_s or 0) > 0.01)
             restarted.send(b"new")
             assert await run.fact() == Moved(
-                session="default", side=2, endpoint=Address(host="127.0.0.1", port=restarted.port)
+                session="default",
+                id=run.session.id,
+                side=2,
+                endpoint=Address(host="127.0.0.1", port=restarted.port),
             )
 
 

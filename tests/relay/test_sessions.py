@@ -15,6 +15,8 @@ async def test_sessions_have_names() -> None:
         one, other = relay.open("one", HERE), relay.open("other", HERE)
         assert relay.session("one") is one
         assert relay.session("other") is other
+        assert relay.sessions() == (one, other)
+        assert one.id != other.id
         assert [counted.session for counted in relay.statistics()] == ["one", "other"]
         assert (await relay.stop("one")).session == "one"
         assert [counted.session for counted in relay.statistics()] == ["other"]

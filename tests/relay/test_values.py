@@ -1,4 +1,5 @@
 import math
+from uuid import UUID
 
 import pytest
 
@@ -66,5 +67,5 @@ def test_the_family_is_the_endpoints(host: str | None, family: str | None) -> No
 
 def test_paired_means_both() -> None:
     one, none = side(Address(host="192.0.2.1", port=1)), side(None)
-    assert SessionStatistics(session="x", age_s=0, sides=(one, one)).paired
-    assert not SessionStatistics(session="x", age_s=0, sides=(one, none)).paired
+    assert SessionStatistics(session="x", id=UUID(int=1), age_s=0, sides=(one, one)).paired
+    assert not SessionStatistics(session="x", id=UUID(int=1), age_s=0, sides=(one, none)).paired

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from typing import Final, NoReturn
+from uuid import UUID, uuid4
 
 import trio
 
@@ -34,6 +35,9 @@ class Session:
       carrier: where its links are carried.
       our_ports: ports of all sessions of the relay, this one's too, as they come and go.
 
+    Attributes:
+      id: tells it from others that had or will have its name.
+
     Raises:
       FailedPrecondition: a port cannot be opened; says which and why. Nothing is left open.
       ResourceExhausted: no more files may be open. Nothing is left open.
@@ -43,6 +47,7 @@ class Session:
 
     def __init__(self, name: str, options: SessionOptions, carrier: Carrier, our_ports: AbstractSet[int]) -> None:
         self.name = name
+        self.id: UUID = uuid4()
         self.options = options
         self._opened_at = trio.current_time()
         self._tokens = (_token(), _token()) if options.require_token else None
@@ -71,6 +76,7 @@ class Session:
         first, second = self._sides
         return SessionStatistics(
             session=self.name,
+            id=self.id,
             age_s=now - self._opened_at,
             sides=(first.statistics(now), second.statistics(now)),
         )
@@ -97,7 +103,7 @@ class Session:
         try:
             logger.info("%s: relaying between UDP ports %d and %d", self.name, *self.ports)
             with self._running:
-                await facts.send(Opened(session=self.name, ports=self.ports))
+                await facts.send(Opened(session=self.name, id=self.id, ports=self.ports))
                 async with trio.open_nursery() as watch:
                     for number, side in enumerate(self._sides, start=1):
                         watch.start_soon(self._watch, number, side, facts)
@@ -131,9 +137,9 @@ class Session:
         endpoint = (first, second)[number - 1]
         logger.info("%s: endpoint %d is %s", self.name, number, endpoint)
         if moved and endpoint:
-            await facts.send(Moved(session=self.name, side=number, endpoint=endpoint))
+            await facts.send(Moved(session=self.name, id=self.id, side=number, endpoint=endpoint))
         elif first and second:
-            await facts.send(Paired(session=self.name, endpoints=(first, second)))
+            await facts.send(Paired(session=self.name, id=self.id, endpoints=(first, second)))
 
     async def _until_silent(self) -> None:
         # The deadline moves with each datagram; an event for each would cost more than looking again at its old place.

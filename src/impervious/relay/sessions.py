@@ -73,6 +73,10 @@ class Relay:
         except KeyError:
             raise NotFound(f"no session {name!r} is open: start it first") from None
 
+    def sessions(self) -> tuple[Session, ...]:
+        """All open sessions, oldest first."""
+        return tuple(self._sessions.values())
+
     async def stop(self, name: str) -> SessionStatistics:
         """End a session; returns its last counters when its ports are free.
 
@@ -87,7 +91,7 @@ class Relay:
 
     def statistics(self) -> tuple[SessionStatistics, ...]:
         """Count all open sessions."""
-        return tuple(session.statistics() for session in self._sessions.values())
+        return tuple(session.statistics() for session in self.sessions())
 
     async def _serve(self, session: Session) -> None:
         ports = session.ports
@@ -96,7 +100,9 @@ class Relay:
         finally:
             del self._sessions[session.name]
             self._ports.difference_update(ports)
-        await self._news.send(Closed(session=session.name, reason=reason, statistics=session.statistics()))
+        await self._news.send(
+            Closed(session=session.name, id=session.id, reason=reason, statistics=session.statistics())
+        )
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import ipaddress
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from uuid import UUID
 
 from impervious.config.address import Address, is_address
 from impervious.errors import InvalidArgument
@@ -120,6 +121,7 @@ class SessionStatistics:
     """A session at one moment."""
 
     session: str
+    id: UUID
     age_s: float
     """Since it was opened."""
     sides: tuple[SideStatistics, SideStatistics]
@@ -135,6 +137,8 @@ class Opened:
     """A session's ports are open."""
 
     session: str
+    id: UUID
+    """Of this session only; its name may be given again."""
     ports: tuple[int, int]
 
 
@@ -143,6 +147,7 @@ class Paired:
     """Both endpoints are known: what they send is forwarded from now on."""
 
     session: str
+    id: UUID
     endpoints: tuple[Address, Address]
 
 
@@ -151,6 +156,7 @@ class Moved:
     """An endpoint was replaced: it has another address now, or another program took its place."""
 
     session: str
+    id: UUID
     side: int
     """1 or 2."""
     endpoint: Address
@@ -161,6 +167,7 @@ class Closed:
     """A session has ended and its ports are free."""
 
     session: str
+    id: UUID
     reason: CloseReason
     statistics: SessionStatistics
     """The last ones."""
