@@ -53,14 +53,22 @@ class Relay:
           FailedPrecondition: a port cannot be opened; says which and why. Nothing is left open.
           ResourceExhausted: no more files may be open.
         """
-        if name in self._sessions:
-            first, second = self._sessions[name].ports
-            raise AlreadyExists(f"session {name!r} is open already, on UDP ports {first} and {second}: stop it first")
+        self.check_free(name)
         session = Session(name, options, self._carrier, self._ports)
         self._sessions[name] = session
         self._ports.update(session.ports)
         self._nursery.start_soon(self._serve, session)
         return session
+
+    def check_free(self, name: str) -> None:
+        """Refuse a name that a session has.
+
+        Raises:
+          AlreadyExists: says where that session is.
+        """
+        if name in self._sessions:
+            first, second = self._sessions[name].ports
+            raise AlreadyExists(f"session {name!r} is open already, on UDP ports {first} and {second}: stop it first")
 
     def session(self, name: str) -> Session:
         """Find an open session.
