@@ -98,6 +98,7 @@ async def test_a_session_can_be_stopped_before_its_task_has_begun() -> None:
         session = relay.open("brief", SessionOptions(ports=(0, 0)))
         with trio.fail_after(5):
             await session.stop()
+            assert await relay.facts.receive() == session.opened
             assert isinstance(await relay.facts.receive(), Closed)
 
 

@@ -37,6 +37,8 @@ class Session:
 
     Attributes:
       id: tells it from others that had or will have its name.
+      opened: the first fact about it.
+      announced: whether that has been told; not if it was stopped at once.
 
     Raises:
       FailedPrecondition: a port cannot be opened; says which and why. Nothing is left open.
@@ -52,6 +54,8 @@ class Session:
         self._opened_at = trio.current_time()
         self._tokens = (_token(), _token()) if options.require_token else None
         self._sides = _open_sides(options, self._tokens, carrier, our_ports)
+        self.opened = Opened(session=name, id=self.id, ports=self.ports)
+        self.announced = False
         self._reason = CloseReason.IDLE
         self._running = trio.CancelScope()
         self._ended = trio.Event()
@@ -103,7 +107,8 @@ class Session:
         try:
             logger.info("%s: relaying between UDP ports %d and %d", self.name, *self.ports)
             with self._running:
-                await facts.send(Opened(session=self.name, id=self.id, ports=self.ports))
+                await facts.send(self.opened)
+                self.announced = True
                 async with trio.open_nursery() as watch:
                     for number, side in enumerate(self._sides, start=1):
                         watch.start_soon(self._watch, number, side, facts)

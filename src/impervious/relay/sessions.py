@@ -108,6 +108,8 @@ class Relay:
         finally:
             del self._sessions[session.name]
             self._ports.difference_update(ports)
+        if not session.announced:
+            await self._news.send(session.opened)
         await self._news.send(
             Closed(session=session.name, id=session.id, reason=reason, statistics=session.statistics())
         )
