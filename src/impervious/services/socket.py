@@ -72,7 +72,9 @@ class SocketService(Service):
         self._settings = settings
         self._open_relay: Relay | None = None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+    async def run(  # noqa: ASYNC114 - started by its full name
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
         """Relay; started by the supervisor before the first call.
 
         Cancellation: closes all sessions, without events: a subscriber knows that the daemon has stopped.
