@@ -154,7 +154,7 @@ async def open_node(
             config.socket,
         )
         async with trio.open_nursery() as work:
-            await work.start(sockets.run)
+            work.start_soon(sockets.run)
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)

@@ -184,10 +184,7 @@ async def open_house(given: Config, *, run_sync: ThreadRunner = inline) -> Async
             return ServiceContext(entry, node=lightning, store=store, hub=hub, outbound=outbound)
 
         sockets = SocketService(context("socket"), given.socket)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(sockets.run)
-            yield House(given, lightning, store, events, MessageService(context("message")), sockets)
-            nursery.cancel_scope.cancel()
+        yield House(given, lightning, store, events, MessageService(context("message")), sockets)
 
 
 @dataclass

@@ -143,7 +143,7 @@ async def test_each_name_has_a_pair_and_the_first_is_kept_for_the_calls_of_2021(
         assert (await sockets.start("chess")).ports == settings.ports[1]
         assert (await sockets.start()).ports == settings.ports[0]
         assert (await sockets.start("go")).ports == settings.ports[2]
-        assert [each.session for each in sockets.sessions()] == ["chess", "default", "go"]
+        assert [each.session for each in await sockets.list_open()] == ["chess", "default", "go"]
         with pytest.raises(
             ResourceExhausted, match=r"all 3 pairs of socket\.ports are in use, by 'chess', 'default', 'go'"
         ):
@@ -163,10 +163,10 @@ async def test_two_sessions_do_not_mix(tmp_path: Path, wall: Wall, autojump_cloc
         for name in ("one", "other"):
             await alice.sockets.start(name)
         with (
-            Endpoint(alice.sockets.statistics("one").sides[0].port) as a,
-            Endpoint(alice.sockets.statistics("one").sides[1].port) as b,
-            Endpoint(alice.sockets.statistics("other").sides[0].port) as c,
-            Endpoint(alice.sockets.statistics("other").sides[1].port) as d,
+            Endpoint((await alice.sockets.get("one")).sides[0].port) as a,
+            Endpoint((await alice.sockets.get("one")).sides[1].port) as b,
+            Endpoint((await alice.sockets.get("other")).sides[0].port) as c,
+            Endpoint((await alice.sockets.get("other")).sides[1].port) as d,
         ):
             for each in (a, b, c, d):
                 each.send(b"")
@@ -215,7 +215,7 @@ async def test_limits_of_the_configuration_hold(tmp_path: Path, wall: Wall, auto
             one.send(*[b"x"] * 50)
             await trio.testing.wait_all_tasks_blocked()
             assert len(other.received()) == 10  # a quarter of a second's worth
-            assert alice.sockets.statistics().sides[0].dropped.rate == 40
+            assert (await alice.sockets.get()).sides[0].dropped.rate == 40
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ async def test_a_relay_that_is_told_at_loopback_listens_there_only(
     async with lone(tmp_path, wall, here(server_ip=server_ip)) as (_, alice):
         opened = await alice.sockets.start()
         assert opened.ip == server_ip
-        [session] = alice.sockets._relay.sessions()
+        [session] = alice.sockets._sessions()
         assert session.options.bind == bind
 
 
@@ -243,7 +243,7 @@ async def test_a_session_is_started_once_and_stopped_once(
         opened = await alice.sockets.start()
         with pytest.raises(AlreadyExists, match=f"is open already, on UDP ports {opened.ports[0]} and"):
             await alice.sockets.start()
-        assert [each.id for each in alice.sockets.sessions()] == [opened.id]
+        assert [each.id for each in await alice.sockets.list_open()] == [opened.id]
         await alice.sockets.stop()
         with pytest.raises(NotFound, match="start it first"):
             await alice.sockets.stop()
@@ -260,7 +260,7 @@ async def test_an_occupied_port_is_named_and_nothing_stays_open(
         taken = settings.ports[0][number]
         with Endpoint(0, own_port=taken), pytest.raises(FailedPrecondition, match=f"UDP port {taken} .*is taken"):
             await alice.sockets.start()
-        assert (alice.sockets.sessions(), alice.sockets.free_pairs()) == ((), list(settings.ports))
+        assert (await alice.sockets.list_open(), alice.sockets.free_pairs()) == ((), list(settings.ports))
         await trio.sleep(1)
         assert await everything(alice) == []
         assert (await alice.sockets.start()).ports == settings.ports[0]
@@ -272,7 +272,7 @@ async def test_without_an_address_the_relay_is_off(tmp_path: Path, wall: Wall, a
             await alice.sockets.start()
         with pytest.raises(FailedPrecondition, match=r"the relay is off: set socket\.server_ip"):
             await alice.sockets.send(where.network.node("carol").pubkey)
-        assert alice.sockets.sessions() == ()
+        assert await alice.sockets.list_open() == ()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "two\nlines", "\x7f"])
@@ -283,7 +283,7 @@ async def test_names_that_are_none(tmp_path: Path, wall: Wall, autojump_clock: M
             with pytest.raises(InvalidArgument, match="session is not a name: give 1 to 64 characters"):
                 await call
         with pytest.raises(InvalidArgument, match="session is not a name"):
-            alice.sockets.statistics(name)
+            await alice.sockets.get(name)
 
 
 async def test_a_session_that_is_not_open_is_told_to_nobody(

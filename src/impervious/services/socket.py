@@ -16,7 +16,7 @@ import trio
 
 from impervious.config import SocketConfig
 from impervious.config.address import is_address, is_loopback
-from impervious.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, StoreFull
+from impervious.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, StoreFull, Unsupported
 from impervious.model import MessageId, NodePubkey, ServiceType
 from impervious.relay import (
     Closed,
@@ -25,6 +25,7 @@ from impervious.relay import (
     Opened,
     Paired,
     Relay,
+    Session,
     SessionOptions,
     SessionStatistics,
     SideStatistics,
@@ -70,18 +71,17 @@ class SocketService(Service):
     def __init__(self, context: ServiceContext, settings: SocketConfig) -> None:
         super().__init__(context)
         self._settings = settings
-        self._open_relay: Relay | None = None
+        self._relay: Relay | None = None
+        self._running = trio.Event()
 
-    async def run(  # noqa: ASYNC114 - started by its full name
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> NoReturn:
-        """Relay; started by the supervisor before the first call.
+    async def run(self) -> NoReturn:
+        """Relay; started by the supervisor.
 
         Cancellation: closes all sessions, without events: a subscriber knows that the daemon has stopped.
         """
-        async with open_relay() as self._open_relay:
-            task_status.started()
-            async for fact in self._open_relay.facts:
+        async with open_relay() as self._relay:
+            self._running.set()
+            async for fact in self._relay.facts:
                 await self._tell(fact)
         raise AssertionError("relayed for ever")  # pragma: no cover
 
@@ -96,11 +96,12 @@ class SocketService(Service):
           AlreadyExists: it is open.
           FailedPrecondition: the relay is off, or a port is taken by another program; nothing was opened.
           ResourceExhausted: all pairs of `socket.ports` are in use.
+          Unsupported: the service is switched off.
         """
-        await trio.lowlevel.checkpoint()
+        relay = await self._ready()
         name, ip = _checked(session), self._ip()
-        self._relay.check_free(name)
-        opened = self._relay.open(name, self._options(self._choose_ports(name), ip))
+        relay.check_free(name)
+        opened = relay.open(name, self._options(self._choose_ports(name), ip))
         return OpenSocket(session=name, id=opened.id, ip=ip, ports=opened.ports, tokens=opened.tokens)
 
     async def stop(self, session: str = DEFAULT_SESSION) -> SessionStatistics:
@@ -112,7 +113,8 @@ class SocketService(Service):
 
         Cancellation: stops waiting, not closing.
         """
-        return await self._relay.stop(_checked(session))
+        relay = await self._ready()
+        return await relay.stop(_checked(session))
 
     async def send(
         self,
@@ -143,10 +145,11 @@ class SocketService(Service):
 
         Cancellation: stops waiting, not sending.
         """
+        relay = await self._ready()
         name = _checked(session)
         offer = SocketOffer(
             ip=self._ip(),
-            ports=self._relay.session(name).ports,
+            ports=relay.session(name).ports,
             session="" if name == DEFAULT_SESSION else name,
         )
         message_id = await self.context.send(recipient, offer.encode(), idempotency_key=idempotency_key)
@@ -154,18 +157,20 @@ class SocketService(Service):
             await self.context.wait(message_id)
         return message_id
 
-    def statistics(self, session: str = DEFAULT_SESSION) -> SessionStatistics:
+    async def get(self, session: str = DEFAULT_SESSION) -> SessionStatistics:
         """Count what an open session has done.
 
         Raises:
           InvalidArgument: that is no name.
           NotFound: no session of that name is open.
         """
-        return self._relay.session(_checked(session)).statistics()
+        relay = await self._ready()
+        return relay.session(_checked(session)).statistics()
 
-    def sessions(self) -> tuple[SessionStatistics, ...]:
+    async def list_open(self) -> tuple[SessionStatistics, ...]:
         """Count what every open session has done, oldest first."""
-        return self._relay.statistics()
+        relay = await self._ready()
+        return relay.statistics()
 
     @property
     def ip(self) -> str:
@@ -174,13 +179,19 @@ class SocketService(Service):
 
     def free_pairs(self) -> list[tuple[int, int]]:
         """List the pairs of `socket.ports` that no session has."""
-        taken = {session.options.ports for session in self._relay.sessions()}
+        taken = {session.options.ports for session in self._sessions()}
         return [pair for pair in self._settings.ports if pair not in taken]
 
-    @property
-    def _relay(self) -> Relay:
-        assert self._open_relay is not None, "`run` has not been started"
-        return self._open_relay
+    async def _ready(self) -> Relay:
+        """Wait until the relay runs, which takes a moment when the node starts."""
+        if not self.context.config.active:
+            raise Unsupported("the socket service is switched off here: its entry in service_list has active: false")
+        await self._running.wait()
+        assert self._relay is not None
+        return self._relay
+
+    def _sessions(self) -> tuple[Session, ...]:
+        return self._relay.sessions() if self._relay else ()
 
     def _ip(self) -> str:
         if not self.ip:
@@ -193,7 +204,7 @@ class SocketService(Service):
         """Keep the first pair for the default session while there are others: programs of 2021 may count on it."""
         free = self.free_pairs()
         if not free:
-            names = ", ".join(repr(session.name) for session in self._relay.sessions())
+            names = ", ".join(repr(session.name) for session in self._sessions())
             raise ResourceExhausted(
                 f"all {len(self._settings.ports)} pairs of socket.ports are in use, by {names}: "
                 "stop one, or add a pair to socket.ports"

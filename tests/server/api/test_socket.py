@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from tests.rpc.pair import MemoryListener
 from tests.server.asgi import Reply, request
 from tests.server.house import ALICE, LOCKED, ME, Inside, config, open_app, without_service
 
-from impervious.config import SocketConfig
+from impervious.background import background
+from impervious.config import Config, SocketConfig
+from impervious.errors import Unsupported
 from impervious.model import OutboundMessage
 from impervious.pb.socket import (
     GetSocketRequest,
@@ -37,9 +40,15 @@ ZERO_SIDE = {
 }
 
 
+@asynccontextmanager
+async def open_relaying(given: Config) -> AsyncIterator[Inside]:
+    async with open_app(given) as opened, background(opened.house.sockets.run):
+        yield opened
+
+
 @pytest.fixture
 async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
-    async with open_app(config(tmp_path)) as opened:
+    async with open_relaying(config(tmp_path)) as opened:
         yield opened
 
 
@@ -49,8 +58,8 @@ async def call(inside: Inside, path: str, body: object = b"", *, method: str = "
     return await request(inside.app, method, f"/v1/socket/{path}", body=raw, headers=given, server=inside.http)
 
 
-def ports(inside: Inside, number: int = 0) -> tuple[int, int]:
-    first, second = inside.house.sockets.sessions()[number].sides
+async def ports(inside: Inside) -> tuple[int, int]:
+    first, second = (await inside.house.sockets.list_open())[0].sides
     return first.port, second.port
 
 
@@ -72,7 +81,7 @@ async def stored(inside: Inside, reply: Reply) -> OutboundMessage:
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b'{"pubkey":"unknown fields are ignored"}'])
 async def test_start_and_stop(inside: Inside, body: bytes) -> None:
     started = await call(inside, "start", body, content_type="application/x-www-form-urlencoded")
-    first, second = ports(inside)
+    first, second = await ports(inside)
     added = {"session": "default", "token1": "", "token2": ""}
     assert (started.status, started.json) == (
         200,
@@ -87,7 +96,7 @@ async def test_start_and_stop(inside: Inside, body: bytes) -> None:
 
 async def test_a_node_is_told(inside: Inside) -> None:
     await call(inside, "start")
-    first, second = ports(inside)
+    first, second = await ports(inside)
     message = await stored(inside, await call(inside, "sendRequest", {"pubkey": ALICE.hex}))
     assert (message.recipient, message.service_type, message.amount) == (ALICE, "socket", 1000)
     told = '{"recordId":"SOCKET","protocol":"udp","ip":"127.0.0.1",'
@@ -118,7 +127,7 @@ async def test_sessions_are_shown_with_their_counters(inside: Inside) -> None:
     empty = await call(inside, "list", method="GET")
     assert (empty.status, empty.json) == (200, {"sessions": [], "free": 1})
     await call(inside, "start", {"session": "chess"})
-    first, second = ports(inside)
+    first, second = await ports(inside)
     shown = (await call(inside, "get", {"session": "chess"})).json
     assert UUID(shown.pop("id")).version == 4
     assert shown == {
@@ -155,7 +164,7 @@ async def test_sessions_are_shown_with_their_counters(inside: Inside) -> None:
 
 async def test_tokens_come_with_the_answer_where_they_are_required(tmp_path: Path) -> None:
     plain = config(tmp_path)
-    async with open_app(replace(plain, socket=replace(plain.socket, require_token=True))) as inside:
+    async with open_relaying(replace(plain, socket=replace(plain.socket, require_token=True))) as inside:
         started = (await call(inside, "start")).json
         tokens = [bytes.fromhex(started[name]) for name in ("token1", "token2")]
         assert [len(token) for token in tokens] == [32, 32]
@@ -193,20 +202,20 @@ async def test_bad_input_says_what_to_do_and_does_nothing(
     reply = await call(inside, path, body)
     assert (reply.status, reply.json["code"]) == ({3: 400, 5: 404}[code], code)
     assert words in reply.json["message"]
-    assert inside.house.sockets.sessions() == ()
+    assert await inside.house.sockets.list_open() == ()
     assert await inside.house.stored_messages() == 0
 
 
 async def test_a_session_is_started_once(inside: Inside) -> None:
     await call(inside, "start")
-    before = ports(inside)
+    before = await ports(inside)
     again = await call(inside, "start")
     assert (again.status, again.json["code"]) == (409, 6)
     assert f"session 'default' is open already, on UDP ports {before[0]} and {before[1]}" in again.json["message"]
     other = await call(inside, "start", {"session": "other"})
     assert (other.status, other.json["code"]) == (429, 8)
     assert "all 1 pairs of socket.ports are in use, by 'default'" in other.json["message"]
-    assert ports(inside) == before
+    assert await ports(inside) == before
 
 
 async def test_stopping_twice(inside: Inside) -> None:
@@ -221,16 +230,16 @@ async def test_an_occupied_port(tmp_path: Path) -> None:
     plain = config(tmp_path)
     with Endpoint(0) as taken:
         settings = SocketConfig(server_ip="127.0.0.1", ports=((0, taken.port),))
-        async with open_app(replace(plain, socket=settings)) as inside:
+        async with open_relaying(replace(plain, socket=settings)) as inside:
             reply = await call(inside, "start")
             assert (reply.status, reply.json["code"]) == (400, 9)
             assert f"UDP port {taken.port} of 127.0.0.1 is taken by another program" in reply.json["message"]
-            assert inside.house.sockets.sessions() == ()
+            assert await inside.house.sockets.list_open() == ()
 
 
 async def test_a_relay_without_an_address_is_off(tmp_path: Path) -> None:
     plain = config(tmp_path)
-    async with open_app(replace(plain, socket=SocketConfig())) as inside:
+    async with open_relaying(replace(plain, socket=SocketConfig())) as inside:
         reply = await call(inside, "start")
         assert (reply.status, reply.json["code"]) == (400, 9)
         assert "set socket.server_ip" in reply.json["message"]
@@ -253,7 +262,8 @@ async def test_a_service_that_is_switched_off_says_so(tmp_path: Path) -> None:
             reply = await call(inside, path, method=method)
             assert (reply.status, reply.json["code"]) == (501, 12)
             assert "the socket service is switched off here" in reply.json["message"]
-        assert inside.house.sockets.sessions() == ()
+        with pytest.raises(Unsupported, match="the socket service is switched off here"):
+            await inside.house.sockets.start()
 
 
 # --- The same over gRPC -----------------------------------------------------------------------------------------------
@@ -272,7 +282,7 @@ async def stub(inside: Inside) -> AsyncIterator[SocketStub]:
 
 async def test_over_grpc(inside: Inside, stub: SocketStub) -> None:
     started = await stub.start_socket(StartSocketRequest())
-    first, second = ports(inside)
+    first, second = await ports(inside)
     assert (started.protocol, started.ip, started.port1, started.port2) == (
         "udp",
         "127.0.0.1",
