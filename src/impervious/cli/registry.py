@@ -42,6 +42,7 @@ class Verb:
 
 
 RUN: Final = "Run"
+USE: Final = "Use a running daemon"
 SET_UP: Final = "Set up"
 TRY: Final = "Try it without a node of your own"
 
@@ -51,6 +52,18 @@ VERBS: Final = (
         group=RUN,
         meaning="run the daemon (also without a verb)",
         examples=("impervious --config alice.yml",),
+    ),
+    Verb(
+        name="send",
+        group=USE,
+        meaning="send a text, a file or standard input to another node",
+        examples=("impervious send 02f6…9d @photo.jpg --wait",),
+    ),
+    Verb(
+        name="tail",
+        group=USE,
+        meaning="show what happens on the node, one line an event",
+        examples=("impervious tail --since 0 --type message",),
     ),
     Verb(
         name="init",
