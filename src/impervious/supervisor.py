@@ -29,6 +29,7 @@ from impervious.outbound import Outbound, SendPolicy
 from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import ServiceContext
 from impervious.services.message import MessageService
+from impervious.services.socket import SocketService
 from impervious.store import Store, Tx, open_store, outbox, upkeep
 from impervious.store.database import ThreadRunner, in_thread
 from impervious.store.upkeep import Retention
@@ -62,6 +63,7 @@ class Node:
         lightning: PaymentNode,
         events: Events,
         messages: MessageService,
+        sockets: SocketService,
         addresses: Addresses | None,
     ) -> None:
         self.config = config
@@ -69,6 +71,8 @@ class Node:
         """The Lightning node it runs on."""
         self.messages = messages
         """The message service: `await node.messages.send(...)`."""
+        self.sockets = sockets
+        """The socket service: `await node.sockets.start()`."""
         self.addresses = addresses
         """Where the doors listen; None: it has none."""
         self._events = events
@@ -143,13 +147,20 @@ async def open_node(
                 config.service(MessageService.service_type), node=lightning, store=store, hub=hub, outbound=outbound
             )
         )
+        sockets = SocketService(
+            ServiceContext(
+                config.service(SocketService.service_type), node=lightning, store=store, hub=hub, outbound=outbound
+            ),
+            config.socket,
+        )
         async with trio.open_nursery() as work:
+            await work.start(sockets.run)
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
             work.start_soon(_keep_tidy, store, retention(config))
             async with trio.open_nursery() as entrance:
-                node = Node(config, lightning, events, messages, listeners.addresses if listeners else None)
+                node = Node(config, lightning, events, messages, sockets, listeners.addresses if listeners else None)
                 if listeners:
                     await entrance.start(_serve_doors, node, listeners)
                 async with trio.open_nursery() as sources:

@@ -10,7 +10,7 @@ import trio
 from coincurve import PrivateKey
 from tests.conftest import inline
 
-from impervious.config import Address, Config, ServerConfig, ServiceConfig
+from impervious.config import Address, Config, ServerConfig, ServiceConfig, SocketConfig
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.model import (
@@ -38,6 +38,7 @@ from impervious.server.http.front import Front
 from impervious.server.listeners import Listeners, open_listeners
 from impervious.service import ServiceContext
 from impervious.services.message import MessageService
+from impervious.services.socket import SocketService
 from impervious.store import Store, Tx, open_store
 from impervious.store.database import ThreadRunner
 from impervious.supervisor import send_policy
@@ -102,6 +103,7 @@ class House:
     store: Store
     stream: Events
     messages: MessageService
+    sockets: SocketService
     disk_problem: str | None = None
     opened: list[int] = field(default_factory=list)
 
@@ -158,6 +160,7 @@ def config(tmp_path: Path, **server: object) -> Config:
         plain,
         server=ServerConfig(**doors),  # type: ignore[arg-type]
         store=replace(plain.store, path=tmp_path / "imp.db"),
+        socket=SocketConfig(server_ip="127.0.0.1", ports=((0, 0),)),
     )
 
 
@@ -175,9 +178,16 @@ async def open_house(given: Config, *, run_sync: ThreadRunner = inline) -> Async
     async with open_store(given.store.path, on_commit=hub.publish, now_ms=clock, run_sync=run_sync) as store:
         events = Events(store, hub, max_subscribers=given.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(given), random=lambda: 0.5)
-        entry = given.service(ServiceType("message"))
-        context = ServiceContext(entry, node=lightning, store=store, hub=hub, outbound=outbound)
-        yield House(given, lightning, store, events, MessageService(context))
+
+        def context(name: str) -> ServiceContext:
+            entry = given.service(ServiceType(name))
+            return ServiceContext(entry, node=lightning, store=store, hub=hub, outbound=outbound)
+
+        sockets = SocketService(context("socket"), given.socket)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(sockets.run)
+            yield House(given, lightning, store, events, MessageService(context("message")), sockets)
+            nursery.cancel_scope.cancel()
 
 
 @dataclass

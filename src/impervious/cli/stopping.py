@@ -1,34 +1,46 @@
-"""SIGTERM and SIGINT: the first stops in order, the second at once.
+"""SIGTERM and SIGINT: the first asks to stop, the second stops at once.
 
-Trio would turn the first SIGINT into a KeyboardInterrupt somewhere in the middle of things; here both are a
-cancellation, so that everything ends in the order in which its nurseries are nested.
+Nothing is cancelled from outside, where nested nurseries would all end at the same moment: the first signal ends what
+merely waits, so that blocks are left one after the other, from the inside out.
 """
 
+import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
+from impervious.server.closing import Closing
+
+logger = logging.getLogger(__name__)
+
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-async def until_stopped(run: Callable[[], Awaitable[object]]) -> None:
-    """Run something until it ends by itself, or this process is told to stop.
+@asynccontextmanager
+async def stopped_by_signals() -> AsyncIterator[Closing]:
+    """Take this process's signals for as long as the block runs.
 
-    Args:
-      run: cancelled by the first signal. A second one ends the process, whatever `run` still has to do.
+    Yields:
+      What begins with the first one: wait with it, and the wait ends.
     """
+    closing = Closing()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(when_told, closing.begin)
+        yield closing
+        nursery.cancel_scope.cancel()
+
+
+async def when_told(
+    stop: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Call `stop` at the first signal, and leave the second to the system, which ends the process."""
     with trio.open_signal_receiver(*SIGNALS) as received:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, received, nursery.cancel_scope)
-            await run()
-            nursery.cancel_scope.cancel()
-
-
-async def _cancel_on_signal(received: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in received:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        scope.cancel()
-        return
+        task_status.started()
+        number = await anext(aiter(received))
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+    logger.info("%s: stopping; a second one stops at once", signal.Signals(number).name)
+    stop()

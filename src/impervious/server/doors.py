@@ -13,7 +13,7 @@ import trio
 from impervious.config import Config
 from impervious.model import ServiceType
 from impervious.rpc import Health, Server, ServerLimits
-from impervious.server.api import message
+from impervious.server.api import message, socket
 from impervious.server.closing import Closing
 from impervious.server.frames import Frames
 from impervious.server.grpc import StreamService, TableService, asks
@@ -53,6 +53,7 @@ def operations(node: Behind) -> list[Operation]:
     """Make the table of everything that can be called. A new service adds a line here."""
     return [
         *message.operations(node.messages),
+        *socket.operations(node.sockets),
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 from impervious.events import EVERYTHING, Filter, Subscription
 from impervious.server.readiness import Judged
 from impervious.services.message import MessageService
+from impervious.services.socket import SocketService
 
 
 class Source(Protocol):
@@ -24,4 +25,9 @@ class Behind(Source, Judged, Protocol):
     @property
     def messages(self) -> MessageService:
         """Its message service."""
+        ...
+
+    @property
+    def sockets(self) -> SocketService:
+        """Its socket service."""
         ...

@@ -6,16 +6,15 @@ that was accepted: the next start finds it in the database.
 
 import logging
 import os
-import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import AsyncIterator
 from typing import Final
 
 import trio
 
 from impervious import logs
 from impervious.cli.exits import OK
+from impervious.cli.stopping import when_told
 from impervious.config_file import Found, read_config
 from impervious.supervisor import Node, open_node
 
@@ -45,26 +44,16 @@ def run(args: Namespace) -> int:
 
 async def _serve(found: Found) -> None:
     told = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_listen, signals, told)
-            async with open_node(found.config, doors=True) as node:
-                with trio.move_on_after(NODE_S):  # so that what waits for the line below can call at once
-                    await node.wait_ready()
-                _tell(node)
-                nursery.start_soon(_tell_key, node)
-                await told.wait()
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(when_told, told.set)
+        async with open_node(found.config, doors=True) as node:
+            with trio.move_on_after(NODE_S):  # so that what waits for the line below can call at once
+                await node.wait_ready()
+            _tell(node)
+            nursery.start_soon(_tell_key, node)
+            await told.wait()
+        nursery.cancel_scope.cancel()
     logger.info("stopped")
-
-
-async def _listen(signals: AsyncIterator[int], told: trio.Event) -> None:
-    async for number in signals:
-        logger.info("%s: stopping; a second one stops at once", signal.Signals(number).name)
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-        told.set()
-        return
 
 
 def _tell(node: Node) -> None:
