@@ -12,7 +12,7 @@ from tests.daemons import PATIENCE_S, Daemon, Town, next_event, town
 
 from impervious.cli.main import main
 from impervious.errors import PaymentFailure
-from impervious.sim import SimNetwork
+from impervious.sim import SimLnd, SimNetwork
 
 KEY = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 """The curve's generator: a valid key."""
@@ -29,7 +29,7 @@ async def test_texts_and_files_cross_and_failures_are_told(tmp_path: Path) -> No
     network = SimNetwork(["alice", "bob"], ["alice-bob:2000000"], seed=3, latency_s=(0, 0))
     async with town(tmp_path, "alice", "bob", network=network) as there:
         alice, bob = await there.start("alice"), await there.start("bob")
-        to = bob.lnd.pubkey.hex
+        to = bob.pubkey.hex
         photo = tmp_path / "photo"
         photo.write_bytes(os.urandom(100_000))
         async with bob.events() as arriving:
@@ -51,17 +51,18 @@ async def test_texts_and_files_cross_and_failures_are_told(tmp_path: Path) -> No
 
 
 async def _failures(there: Town, alice: Daemon, to: str) -> None:
+    lnd = there.network.lnd("alice")
     other = await send(alice, to, "something else", "--idempotency-key", "k")
     assert (other.returncode, other.stdout) == (2, b"")
     reasons = PaymentFailure.INCORRECT_PAYMENT_DETAILS
-    alice.lnd.fail_next_payment(reasons)
+    lnd.fail_next_payment(reasons)
     failed = await send(alice, to, "x", "--wait")
     assert failed.returncode == 1
     assert failed.stderr.startswith(b"impervious: not delivered: the recipient's node refused the payment")
-    alice.lnd.fail_next_payment(reasons)
+    lnd.fail_next_payment(reasons)
     told = json.loads((await send(alice, to, "x", "--wait", "--json")).stdout)
     assert (told["state"], told["retryable"]) == ("failed", True)
-    alice.lnd.lock()
+    lnd.lock()
     locked = await send(alice, to, "x", "--json")
     assert locked.returncode == 3
     assert "LND's wallet is locked" in json.loads(locked.stdout)["error"]
@@ -76,24 +77,24 @@ async def test_a_daemon_killed_meanwhile_is_asked_again_and_pays_once(tmp_path: 
         results: list[subprocess.CompletedProcess[bytes]] = []
 
         async def wait() -> None:
-            results.append(await send(alice, bob.lnd.pubkey.hex, "once", "--wait"))
+            results.append(await send(alice, bob.pubkey.hex, "once", "--wait"))
             ended.set()
 
         nursery.start_soon(wait)
-        await _payment_begun(alice)
+        await _payment_begun(there.network.lnd("alice"))
         await alice.stop(signal.SIGKILL)
         alice.settings["server"]["http_addr"] = alice.http
         await there.start("alice")
         with trio.fail_after(PATIENCE_S):
             await ended.wait()
         assert results[0].stdout.endswith(b"delivered\n"), results[0]
-        assert len(await alice.lnd.rpcs.list_payments(limit=10)) == 1
+        assert len(await there.network.lnd("alice").rpcs.list_payments(limit=10)) == 1
 
 
-async def _payment_begun(daemon: Daemon) -> None:
+async def _payment_begun(lnd: SimLnd) -> None:
     with trio.fail_after(PATIENCE_S):
         while True:
-            if await daemon.lnd.rpcs.list_payments(limit=1):
+            if await lnd.rpcs.list_payments(limit=1):
                 return
             await trio.sleep(0.02)
 

@@ -1,55 +1,18 @@
 import json
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-import trio
-from tests.daemons import PATIENCE_S, Daemon, town
+from tests.cli.processes import Running, running
+from tests.daemons import Daemon, town
 
 from impervious.cli.main import main
 from impervious.sim import SimNetwork
 
 
-class Lines:
-    """A running `impervious tail`, and the lines that it prints."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
-        self._buffer = b""
-
-    async def next(self) -> str:
-        assert self.process.stdout is not None
-        with trio.fail_after(PATIENCE_S):
-            while b"\n" not in self._buffer:
-                chunk = await self.process.stdout.receive_some()
-                assert chunk, "it has ended"
-                self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        return line.decode()
-
-    async def close(self) -> int:
-        """Read no more, as `head` does."""
-        assert self.process.stdout is not None
-        await self.process.stdout.aclose()
-        with trio.fail_after(PATIENCE_S):
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def tail(daemon: Daemon, *options: str) -> AsyncIterator[Lines]:
-    command = [sys.executable, "-m", "impervious", "tail", "--url", daemon.http, *options]
-    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
-    try:
-        yield Lines(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.move_on_after(PATIENCE_S, shield=True):
-            await process.wait()
+def tail(daemon: Daemon, *options: str) -> AbstractAsyncContextManager[Running]:
+    return running("tail", "--url", daemon.http, *options)
 
 
 @pytest.mark.slow
@@ -61,25 +24,25 @@ async def test_what_happens_is_shown_across_a_crash_of_the_daemon(
         alice, bob = await there.start("alice"), await there.start("bob")
         async with (
             tail(bob, "--since", "0") as shown,
-            tail(bob, "--json", "--since", "0", "--from", alice.lnd.pubkey.hex) as objects,
+            tail(bob, "--json", "--since", "0", "--from", alice.pubkey.hex) as objects,
         ):
             await alice.send(bob, "one \x1b[31m", wait=True)
-            assert (await shown.next()).endswith(" 1 sat one \\x1b[31m")
+            assert (await shown.line()).endswith(" 1 sat one \\x1b[31m")
             await bob.send(alice, "an answer", wait=True)
-            assert " delivered: 1 part, 1 sat, fee 0 sat" in await shown.next()
+            assert " delivered: 1 part, 1 sat, fee 0 sat" in await shown.line()
             await bob.stop(signal.SIGKILL)
             await alice.send(bob, "two", wait=True)
             bob.settings["server"]["http_addr"] = bob.http  # the same port again
             await there.start("bob")
             await alice.send(bob, "three", wait=True)
-            assert [(await shown.next()).rpartition(" ")[2] for _ in range(2)] == ["two", "three"]
-            told = [json.loads(await objects.next()) for _ in range(3)]
+            assert [(await shown.line()).rpartition(" ")[2] for _ in range(2)] == ["two", "three"]
+            told = [json.loads(await objects.line()) for _ in range(3)]
             assert [each["seq"] for each in told] == ["1", "3", "4"]
             assert [each["data"] for each in told] == ["b25lIBtbMzFt", "dHdv", "dGhyZWU="]
             capfd.readouterr()
             shown.process.send_signal(signal.SIGINT)
             assert await shown.process.wait() == 130
-            assert await objects.close() == 1
+            assert await objects.leave() == 1
             assert capfd.readouterr().err == ""
 
 
