@@ -79,6 +79,12 @@ VERBS: Final = (
         examples=("impervious --config alice.yml config check",),
     ),
     Verb(
+        name="db",
+        group=SET_UP,
+        meaning="show what the database holds, prune it, or change its password",
+        examples=("impervious db prune --days 90 --yes",),
+    ),
+    Verb(
         name="demo",
         group=TRY,
         meaning="show two daemons that talk on a simulated network, and leave them running",
