@@ -52,7 +52,7 @@ class Daemon:
     def config(self) -> Path:
         return self.folder / "config.yml"
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114 - started by its full name
         """Start it; it is started when it says so. Ends when the process does."""
         self.config.write_text(yaml.safe_dump(self.settings))
         command = [sys.executable, "-m", "impervious", "--config", str(self.config)]

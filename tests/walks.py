@@ -13,6 +13,7 @@ from tests.conftest import Wall, inline
 
 from impervious.config import Config, StoreConfig
 from impervious.model import Event
+from impervious.service import Service
 from impervious.sim import SimNetwork
 from impervious.supervisor import Node, Surroundings, open_node
 
@@ -30,10 +31,10 @@ class Stage:
         return replace(self.config, store=StoreConfig(path=self.folder / f"{name}.db"))
 
     @asynccontextmanager
-    async def node(self, name: str) -> AsyncIterator[Node]:
+    async def node(self, name: str, *services: type[Service]) -> AsyncIterator[Node]:
         surroundings = Surroundings(now_ms=self.wall, random=random.Random(1).random, run_sync=inline)
         async with open_node(
-            self.config_of(name), lightning=self.network.node(name), surroundings=surroundings
+            self.config_of(name), lightning=self.network.node(name), services=services, surroundings=surroundings
         ) as node:
             yield node
 
@@ -60,14 +61,16 @@ async def two_nodes(folder: Path, wall: Wall) -> AsyncIterator[tuple[Stage, Node
         yield where, alice, carol
 
 
-async def take(node: Node, number: int, *, since: int = 0, seconds: float = 600, service: str = "") -> list[Event]:
+async def take(
+    node: Node, number: int, *, since: int = 0, seconds: float = 600, service: str = "", starting: bytes = b""
+) -> list[Event]:
     """Wait for so many events, at most so long in Trio's time."""
     taken: list[Event] = []
     with trio.fail_after(seconds):
         async with node.events(since=since) as events:
             while len(taken) < number:
                 event = await events.receive()
-                if not service or event.service_type == service:
+                if event.service_type == (service or event.service_type) and event.data.startswith(starting):
                     taken.append(event)
     return taken
 

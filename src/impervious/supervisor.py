@@ -10,10 +10,10 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 import trio
 
@@ -27,15 +27,19 @@ from impervious.model import NodeInfo, NodeStatus, RecordType, ServiceType
 from impervious.node import PaymentNode
 from impervious.outbound import Outbound, SendPolicy
 from impervious.server.listeners import Addresses, Listeners, open_listeners
-from impervious.service import ServiceContext
+from impervious.service import Service
+from impervious.service.discovery import find_services, with_entries
+from impervious.service.host import Services
+from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
-from impervious.services.socket import SocketService
 from impervious.store import Store, Tx, open_store, outbox, upkeep
 from impervious.store.database import ThreadRunner, in_thread
 from impervious.store.upkeep import Retention
 from impervious.units import msat
 
 logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Service)
 
 TIDY_EVERY_S: Final = 3600.0
 LOW_DISK_BYTES: Final = 32 << 20
@@ -62,20 +66,30 @@ class Node:
         config: Config,
         lightning: PaymentNode,
         events: Events,
-        messages: MessageService,
-        sockets: SocketService,
+        services: Services,
         addresses: Addresses | None,
     ) -> None:
         self.config = config
         self.lightning = lightning
         """The Lightning node it runs on."""
-        self.messages = messages
-        """The message service: `await node.messages.send(...)`."""
-        self.sockets = sockets
-        """The socket service: `await node.sockets.start()`."""
+        self.services = services
+        """Everything it offers; `service` finds one."""
         self.addresses = addresses
         """Where the doors listen; None: it has none."""
         self._events = events
+
+    @property
+    def messages(self) -> MessageService:
+        """The message service: `await node.messages.send(...)`."""
+        return self.services.get(MessageService)
+
+    def service(self, service: type[S]) -> S:
+        """Find a service by its class: `await node.service(KeyValueService).put(...)`.
+
+        Raises:
+          NotFound: this node does not have it.
+        """
+        return self.services.get(service)
 
     @property
     def status(self) -> NodeStatus:
@@ -109,7 +123,12 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    config: Config, *, lightning: PaymentNode | None = None, doors: bool = False, surroundings: Surroundings = THE_WORLD
+    config: Config,
+    *,
+    lightning: PaymentNode | None = None,
+    services: Sequence[type[Service]] = (),
+    doors: bool = False,
+    surroundings: Surroundings = THE_WORLD,
 ) -> AsyncIterator[Node]:
     """Run a node for as long as the block does.
 
@@ -117,6 +136,7 @@ async def open_node(
       config: what it is told; `read_config` reads one from a file.
       lightning: the Lightning node to run on; None: the LND that `config.lightning` names. *Ownership:* stays with the
         caller.
+      services: services of yours, besides those that come with it and those that are installed.
       doors: whether to open gRPC and HTTP, unless `server.enabled` is false.
       surroundings: clock, randomness and threads.
 
@@ -127,6 +147,8 @@ async def open_node(
 
     Cancellation: stops everything, in order.
     """
+    classes = find_services(BUILT_IN, services)
+    config = with_entries(config, classes)
     hub = Hub()
     async with (
         _listening(config, wanted=doors) as listeners,
@@ -142,25 +164,24 @@ async def open_node(
         events = Events(store, hub, max_subscribers=config.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random)
         inbound = Inbound(lightning, store, hub, inbound_policy(config), random=surroundings.random)
-        messages = MessageService(
-            ServiceContext(
-                config.service(MessageService.service_type), node=lightning, store=store, hub=hub, outbound=outbound
-            )
+        hosted = Services(
+            classes,
+            config,
+            node=lightning,
+            store=store,
+            hub=hub,
+            outbound=outbound,
+            random=surroundings.random,
         )
-        sockets = SocketService(
-            ServiceContext(
-                config.service(SocketService.service_type), node=lightning, store=store, hub=hub, outbound=outbound
-            ),
-            config.socket,
-        )
+        await hosted.begin()
         async with trio.open_nursery() as work:
-            await work.start(sockets.run)
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
-            work.start_soon(_keep_tidy, store, retention(config))
+            work.start_soon(_keep_tidy, store, retention(config, hosted))
+            work.start_soon(hosted.run)
             async with trio.open_nursery() as entrance:
-                node = Node(config, lightning, events, messages, sockets, listeners.addresses if listeners else None)
+                node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None)
                 if listeners:
                     await entrance.start(_serve_doors, node, listeners)
                 async with trio.open_nursery() as sources:
@@ -262,9 +283,10 @@ def inbound_policy(config: Config) -> InboundPolicy:
     )
 
 
-def retention(config: Config) -> Retention:
+def retention(config: Config, services: Services) -> Retention:
     """Gather how long things are kept."""
     return Retention(
+        readers=services.readers,
         events_days=config.limits.events_days,
         events_mb=config.limits.events_mb,
         idempotency_days=config.limits.idempotency_days,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from impervious.cli.stopping import SIGNALS, stopped_by_signals
+from impervious.cli.stopping import SIGNALS, stopped_by_signals, told
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +23,8 @@ async def test_the_first_signal_ends_what_waits_and_cancels_nothing(number: sign
     went_on = False
     async with stopped_by_signals() as closing:
         os.kill(os.getpid(), number)
-        with trio.fail_after(5), closing.wait():
-            await trio.sleep_forever()
+        with trio.fail_after(5):
+            await told(closing)
         await trio.lowlevel.checkpoint()
         went_on = True
     assert went_on
@@ -43,12 +43,11 @@ async def test_a_block_that_ends_by_itself_gives_the_signals_back() -> None:
 def test_the_second_signal_ends_the_process(second: signal.Signals) -> None:
     program = f"""
 import os, signal, trio
-from impervious.cli.stopping import stopped_by_signals
+from impervious.cli.stopping import stopped_by_signals, told
 async def main():
     async with stopped_by_signals() as closing:
         os.kill(os.getpid(), signal.SIGTERM)
-        with closing.wait():
-            await trio.sleep_forever()
+        await told(closing)
         os.kill(os.getpid(), {second})
         await trio.sleep(50)
 trio.run(main)

@@ -4,7 +4,7 @@ Needs btcd, btcctl, lnd and lncli on PATH.
 """
 
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,13 @@ from typing import Any
 import pytest
 import trio
 from tests.daemons import Daemon, next_event, on_lnd, started
-from tests.lnd.regtest import Lnd, Regtest, missing_programs, running
-from tests.lnd.test_real import KEYSEND, NO_PASSWORD
+from tests.lnd.regtest import Lnd, Regtest, missing_programs
 
 _MISSING = missing_programs()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(_MISSING), reason=f"not on PATH: {', '.join(_MISSING)}"),
 ]
-
-
-@pytest.fixture(scope="module")
-def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
-    nodes = {name: [NO_PASSWORD, KEYSEND] for name in ("alice", "bob", "carol")}
-    with running(tmp_path_factory.mktemp("daemons"), nodes) as network:
-        network.open_channels(("alice", "bob"), ("bob", "carol"))
-        yield network
 
 
 @asynccontextmanager
@@ -120,4 +111,5 @@ async def test_an_lnd_that_restarts_loses_nothing(regtest: Regtest, tmp_path: Pa
         await trio.to_thread.run_sync(regtest["carol"].stop)
         sent += [(await alice.send(carol, f"while it is away {number}"))["id"] for number in range(2)]
         await trio.to_thread.run_sync(regtest["carol"].start)
-        assert [event["id"] for event in await events_of(carol, len(sent))] == sent
+        # Not in order: the gap may be open for longer than is waited for.
+        assert {event["id"] for event in await events_of(carol, len(sent))} == set(sent)

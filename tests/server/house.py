@@ -1,6 +1,6 @@
 """A node behind doors, without a network: a real store, log and message service on a Lightning node made of wishes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from coincurve import PrivateKey
 from tests.conftest import inline
 
 from impervious.config import Address, Config, ServerConfig, ServiceConfig, SocketConfig
+from impervious.errors import Unverified
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.model import (
@@ -36,14 +37,18 @@ from impervious.outbound import Outbound
 from impervious.server.doors import Doors
 from impervious.server.http.front import Front
 from impervious.server.listeners import Listeners, open_listeners
-from impervious.service import ServiceContext
+from impervious.service import Service
+from impervious.service.discovery import with_entries
+from impervious.service.host import Services
+from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
-from impervious.services.socket import SocketService
 from impervious.store import Store, Tx, open_store
 from impervious.store.database import ThreadRunner
 from impervious.supervisor import send_policy
 from impervious.units import Msat
+from impervious.wire import lnd_signature
 
+MY_KEY = PrivateKey(bytes([1]) * 32)
 ME, ALICE, BOB = (NodePubkey(PrivateKey(bytes([number]) * 32).public_key.format()) for number in (1, 2, 3))
 READY = NodeStatus(state=NodeState.READY, reason="")
 LOCKED = NodeStatus(state=NodeState.LOCKED, reason="LND's wallet is locked: unlock it with `lncli unlock`")
@@ -55,6 +60,7 @@ class LoneNode:
 
     def __init__(self) -> None:
         self.status = READY
+        self.graph = {ME}
 
     async def wait_ready(self) -> NodeInfo:
         await trio.lowlevel.checkpoint()
@@ -69,10 +75,16 @@ class LoneNode:
         )
 
     async def sign(self, text: bytes) -> bytes:
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return lnd_signature.sign(text, MY_KEY)
 
     async def verify(self, text: bytes, signature: bytes) -> Verdict:
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        try:
+            signer = lnd_signature.recover(text, signature)
+        except Unverified:
+            return Verdict(valid=False, pubkey=None)
+        return Verdict(valid=signer in self.graph, pubkey=signer)
 
     async def send_keysend(
         self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
@@ -102,10 +114,13 @@ class House:
     lightning: LoneNode
     store: Store
     stream: Events
-    messages: MessageService
-    sockets: SocketService
+    services: Services
     disk_problem: str | None = None
     opened: list[int] = field(default_factory=list)
+
+    @property
+    def messages(self) -> MessageService:
+        return self.services.get(MessageService)
 
     @property
     def status(self) -> NodeStatus:
@@ -172,21 +187,20 @@ def without_service(given: Config, service_type: str) -> Config:
 
 
 @asynccontextmanager
-async def open_house(given: Config, *, run_sync: ThreadRunner = inline) -> AsyncIterator[House]:
+async def open_house(
+    given: Config, *, run_sync: ThreadRunner = inline, services: Sequence[type[Service]] = ()
+) -> AsyncIterator[House]:
+    classes = [*BUILT_IN, *services]
+    given = with_entries(given, classes)
     hub, lightning = Hub(), LoneNode()
     clock = lambda: 1_760_000_000_000  # noqa: E731
     async with open_store(given.store.path, on_commit=hub.publish, now_ms=clock, run_sync=run_sync) as store:
         events = Events(store, hub, max_subscribers=given.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(given), random=lambda: 0.5)
-
-        def context(name: str) -> ServiceContext:
-            entry = given.service(ServiceType(name))
-            return ServiceContext(entry, node=lightning, store=store, hub=hub, outbound=outbound)
-
-        sockets = SocketService(context("socket"), given.socket)
+        hosted = Services(classes, given, node=lightning, store=store, hub=hub, outbound=outbound, random=lambda: 0.5)
         async with trio.open_nursery() as nursery:
-            await nursery.start(sockets.run)
-            yield House(given, lightning, store, events, MessageService(context("message")), sockets)
+            nursery.start_soon(hosted.run)
+            yield House(given, lightning, store, events, hosted)
             nursery.cancel_scope.cancel()
 
 
@@ -203,10 +217,10 @@ class Inside:
 
 
 @asynccontextmanager
-async def open_app(given: Config) -> AsyncIterator[Inside]:
+async def open_app(given: Config, *, services: Sequence[type[Service]] = ()) -> AsyncIterator[Inside]:
     """The ports are taken, so that the listeners can be told apart, but nobody accepts: the clock may be virtual."""
-    async with open_house(given) as house, open_listeners(given.server) as listeners:
-        doors, found = Doors(house, given, listeners), listeners.addresses
+    async with open_house(given, services=services) as house, open_listeners(given.server) as listeners:
+        doors, found = Doors(house, house.config, listeners), listeners.addresses
         assert found.http_text
         yield Inside(
             house,

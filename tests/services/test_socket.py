@@ -31,6 +31,7 @@ from impervious.errors import (
     ResourceExhausted,
     StoreFull,
 )
+from impervious.services.socket import SocketService
 from impervious.supervisor import Node
 
 HOST = "127.0.0.1"
@@ -48,6 +49,10 @@ def here(*, pairs: int = 1, **settings: Any) -> SocketConfig:
     return SocketConfig(**{"server_ip": HOST, "ports": free_pairs(pairs), **settings})
 
 
+def sockets(node: Node) -> SocketService:
+    return node.service(SocketService)
+
+
 @asynccontextmanager
 async def lone(folder: Path, wall: Wall, settings: SocketConfig) -> AsyncIterator[tuple[Stage, Node]]:
     async with stage(folder, wall) as where:
@@ -63,8 +68,8 @@ async def test_a_far_node_hears_of_a_relay_and_its_program_uses_it(
 ) -> None:
     async with lone(tmp_path, wall, here()) as (where, alice), where.node("carol") as carol:
         me, you = (await alice.wait_ready()).pubkey, (await carol.wait_ready()).pubkey
-        opened = await alice.sockets.start()
-        sent = await alice.sockets.send(you, wait=True)
+        opened = await sockets(alice).start()
+        sent = await sockets(alice).send(you, wait=True)
         [event] = await take(carol, 1)
         assert (event.id, event.sender, event.service_type) == (sent, me, "socket")
         told = json.loads(event.data)
@@ -84,7 +89,7 @@ async def test_a_far_node_hears_of_a_relay_and_its_program_uses_it(
                 stranger.send(b"let me in", b"x" * 65_507)
                 await trio.testing.wait_all_tasks_blocked()
                 assert (stranger.received(), far.received()) == ([], [])
-            await alice.sockets.stop()
+            await sockets(alice).stop()
 
         begun, paired, closed = [event for event in await everything(alice) if event.service_type == "socket"]
         assert begun.id == opened.id == paired.reply_to == closed.reply_to
@@ -109,14 +114,14 @@ async def test_a_silent_session_ends_with_an_event_and_can_be_started_again(
     tmp_path: Path, wall: Wall, autojump_clock: MockClock
 ) -> None:
     async with lone(tmp_path, wall, here(idle_timeout_s=120)) as (_, alice):
-        first = await alice.sockets.start()
+        first = await sockets(alice).start()
         begun = trio.current_time()
         _, closed = await take(alice, 2, service="socket")
         assert trio.current_time() - begun == pytest.approx(120, abs=0.1)
         assert (closed.reply_to, detail(closed)["reason"], detail(closed)["ageS"]) == (first.id, "idle", 120)
         with pytest.raises(NotFound, match="no session 'default' is open"):
-            await alice.sockets.stop()
-        again = await alice.sockets.start()
+            await sockets(alice).stop()
+        again = await sockets(alice).start()
         assert again.ports == first.ports
         assert again.id != first.id
 
@@ -127,9 +132,9 @@ async def test_events_of_a_name_given_again_keep_to_their_session(
     async with lone(tmp_path, wall, here()) as (_, alice):
         ids: list[UUID] = []
         for _ in range(3):
-            ids.append((await alice.sockets.start()).id)
+            ids.append((await sockets(alice).start()).id)
             await trio.testing.wait_all_tasks_blocked()
-            await alice.sockets.stop()
+            await sockets(alice).stop()
         events = await take(alice, 6, service="socket")
         assert [event.reply_to or event.id for event in events] == [each for each in ids for _ in range(2)]
 
@@ -139,20 +144,20 @@ async def test_each_name_has_a_pair_and_the_first_is_kept_for_the_calls_of_2021(
 ) -> None:
     settings = here(pairs=3)
     async with lone(tmp_path, wall, settings) as (where, alice), where.node("carol") as carol:
-        sockets = alice.sockets
-        assert (await sockets.start("chess")).ports == settings.ports[1]
-        assert (await sockets.start()).ports == settings.ports[0]
-        assert (await sockets.start("go")).ports == settings.ports[2]
-        assert [each.session for each in sockets.sessions()] == ["chess", "default", "go"]
+        relay = sockets(alice)
+        assert (await relay.start("chess")).ports == settings.ports[1]
+        assert (await relay.start()).ports == settings.ports[0]
+        assert (await relay.start("go")).ports == settings.ports[2]
+        assert [each.session for each in relay.sessions()] == ["chess", "default", "go"]
         with pytest.raises(
             ResourceExhausted, match=r"all 3 pairs of socket\.ports are in use, by 'chess', 'default', 'go'"
         ):
-            await sockets.start("more")
-        await sockets.stop("default")
-        assert sockets.free_pairs() == [settings.ports[0]]
-        assert (await sockets.start("more")).ports == settings.ports[0]
+            await relay.start("more")
+        await relay.stop("default")
+        assert relay.free_pairs() == [settings.ports[0]]
+        assert (await relay.start("more")).ports == settings.ports[0]
 
-        await sockets.send((await carol.wait_ready()).pubkey, "go", wait=True)
+        await relay.send((await carol.wait_ready()).pubkey, "go", wait=True)
         [event] = await take(carol, 1)
         port = settings.ports[2][0]
         assert (detail(event)["session"], detail(event)["port1"]) == ("go", f":{port}")
@@ -161,12 +166,12 @@ async def test_each_name_has_a_pair_and_the_first_is_kept_for_the_calls_of_2021(
 async def test_two_sessions_do_not_mix(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
     async with lone(tmp_path, wall, here(pairs=2)) as (_, alice):
         for name in ("one", "other"):
-            await alice.sockets.start(name)
+            await sockets(alice).start(name)
         with (
-            Endpoint(alice.sockets.statistics("one").sides[0].port) as a,
-            Endpoint(alice.sockets.statistics("one").sides[1].port) as b,
-            Endpoint(alice.sockets.statistics("other").sides[0].port) as c,
-            Endpoint(alice.sockets.statistics("other").sides[1].port) as d,
+            Endpoint(sockets(alice).statistics("one").sides[0].port) as a,
+            Endpoint(sockets(alice).statistics("one").sides[1].port) as b,
+            Endpoint(sockets(alice).statistics("other").sides[0].port) as c,
+            Endpoint(sockets(alice).statistics("other").sides[1].port) as d,
         ):
             for each in (a, b, c, d):
                 each.send(b"")
@@ -182,9 +187,9 @@ async def test_tokens_let_their_endpoint_in_and_are_told_to_nobody_else(
 ) -> None:
     caplog.set_level(0)
     async with lone(tmp_path, wall, here(require_token=True)) as (where, alice), where.node("carol") as carol:
-        opened = await alice.sockets.start()
+        opened = await sockets(alice).start()
         assert opened.tokens
-        await alice.sockets.send((await carol.wait_ready()).pubkey, wait=True)
+        await sockets(alice).send((await carol.wait_ready()).pubkey, wait=True)
         first, second = opened.ports
         with Endpoint(first) as one, Endpoint(second) as other:
             for endpoint, token in zip((one, other), opened.tokens, strict=True):
@@ -197,7 +202,7 @@ async def test_tokens_let_their_endpoint_in_and_are_told_to_nobody_else(
             one.send(b"hello")
             await trio.testing.wait_all_tasks_blocked()
             assert other.received() == [b"hello"]
-        await alice.sockets.stop()
+        await sockets(alice).stop()
         await trio.sleep(1)
         shown = b"".join([event.data for node in (alice, carol) for event in await everything(node)])
         for token in opened.tokens:
@@ -207,7 +212,7 @@ async def test_tokens_let_their_endpoint_in_and_are_told_to_nobody_else(
 
 async def test_limits_of_the_configuration_hold(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
     async with lone(tmp_path, wall, here(packets_per_s=40, bytes_per_s=1_000_000)) as (_, alice):
-        first, second = (await alice.sockets.start()).ports
+        first, second = (await sockets(alice).start()).ports
         with Endpoint(first) as one, Endpoint(second) as other:
             one.send(b"")
             other.send(b"")
@@ -215,7 +220,7 @@ async def test_limits_of_the_configuration_hold(tmp_path: Path, wall: Wall, auto
             one.send(*[b"x"] * 50)
             await trio.testing.wait_all_tasks_blocked()
             assert len(other.received()) == 10  # a quarter of a second's worth
-            assert alice.sockets.statistics().sides[0].dropped.rate == 40
+            assert sockets(alice).statistics().sides[0].dropped.rate == 40
 
 
 @pytest.mark.parametrize(
@@ -225,9 +230,9 @@ async def test_a_relay_that_is_told_at_loopback_listens_there_only(
     tmp_path: Path, wall: Wall, autojump_clock: MockClock, server_ip: str, bind: str
 ) -> None:
     async with lone(tmp_path, wall, here(server_ip=server_ip)) as (_, alice):
-        opened = await alice.sockets.start()
+        opened = await sockets(alice).start()
         assert opened.ip == server_ip
-        [session] = alice.sockets._relay.sessions()
+        [session] = sockets(alice)._relay.sessions()
         assert session.options.bind == bind
 
 
@@ -239,14 +244,14 @@ async def test_a_session_is_started_once_and_stopped_once(
 ) -> None:
     async with lone(tmp_path, wall, here()) as (_, alice):
         with pytest.raises(NotFound, match="start it first"):
-            await alice.sockets.stop()
-        opened = await alice.sockets.start()
+            await sockets(alice).stop()
+        opened = await sockets(alice).start()
         with pytest.raises(AlreadyExists, match=f"is open already, on UDP ports {opened.ports[0]} and"):
-            await alice.sockets.start()
-        assert [each.id for each in alice.sockets.sessions()] == [opened.id]
-        await alice.sockets.stop()
+            await sockets(alice).start()
+        assert [each.id for each in sockets(alice).sessions()] == [opened.id]
+        await sockets(alice).stop()
         with pytest.raises(NotFound, match="start it first"):
-            await alice.sockets.stop()
+            await sockets(alice).stop()
         await trio.sleep(1)
         assert [detail(event)["recordId"] for event in await everything(alice)] == ["OPENED", "CLOSED"]
 
@@ -259,31 +264,38 @@ async def test_an_occupied_port_is_named_and_nothing_stays_open(
     async with lone(tmp_path, wall, settings) as (_, alice):
         taken = settings.ports[0][number]
         with Endpoint(0, own_port=taken), pytest.raises(FailedPrecondition, match=f"UDP port {taken} .*is taken"):
-            await alice.sockets.start()
-        assert (alice.sockets.sessions(), alice.sockets.free_pairs()) == ((), list(settings.ports))
+            await sockets(alice).start()
+        assert (sockets(alice).sessions(), sockets(alice).free_pairs()) == (
+            (),
+            list(settings.ports),
+        )
         await trio.sleep(1)
         assert await everything(alice) == []
-        assert (await alice.sockets.start()).ports == settings.ports[0]
+        assert (await sockets(alice).start()).ports == settings.ports[0]
 
 
 async def test_without_an_address_the_relay_is_off(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
     async with lone(tmp_path, wall, here(server_ip=None)) as (where, alice):
         with pytest.raises(FailedPrecondition, match=r"the relay is off: set socket\.server_ip"):
-            await alice.sockets.start()
+            await sockets(alice).start()
         with pytest.raises(FailedPrecondition, match=r"the relay is off: set socket\.server_ip"):
-            await alice.sockets.send(where.network.node("carol").pubkey)
-        assert alice.sockets.sessions() == ()
+            await sockets(alice).send(where.network.node("carol").pubkey)
+        assert sockets(alice).sessions() == ()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "two\nlines", "\x7f"])
 async def test_names_that_are_none(tmp_path: Path, wall: Wall, autojump_clock: MockClock, name: str) -> None:
     async with lone(tmp_path, wall, here()) as (where, alice):
         carol = where.network.node("carol").pubkey
-        for call in (alice.sockets.start(name), alice.sockets.stop(name), alice.sockets.send(carol, name)):
+        for call in (
+            sockets(alice).start(name),
+            sockets(alice).stop(name),
+            sockets(alice).send(carol, name),
+        ):
             with pytest.raises(InvalidArgument, match="session is not a name: give 1 to 64 characters"):
                 await call
         with pytest.raises(InvalidArgument, match="session is not a name"):
-            alice.sockets.statistics(name)
+            sockets(alice).statistics(name)
 
 
 async def test_a_session_that_is_not_open_is_told_to_nobody(
@@ -291,28 +303,28 @@ async def test_a_session_that_is_not_open_is_told_to_nobody(
 ) -> None:
     async with lone(tmp_path, wall, here()) as (where, alice):
         with pytest.raises(NotFound, match="no session 'default' is open: start it first"):
-            await alice.sockets.send(where.network.node("carol").pubkey)
-        await alice.sockets.start()
+            await sockets(alice).send(where.network.node("carol").pubkey)
+        await sockets(alice).start()
         with pytest.raises(InvalidArgument, match="own"):
-            await alice.sockets.send(where.network.node("alice").pubkey)
+            await sockets(alice).send(where.network.node("alice").pubkey)
         with pytest.raises(NotFound, match="no session 'other' is open"):
-            await alice.sockets.send(where.network.node("carol").pubkey, "other")
+            await sockets(alice).send(where.network.node("carol").pubkey, "other")
         where.network.lnd("alice").lock()
         await trio.sleep(1)
         with pytest.raises(NodeUnavailable, match="lock"):
-            await alice.sockets.send(where.network.node("carol").pubkey)
-        await alice.sockets.stop()  # the relay itself needs no Lightning node
-        await alice.sockets.start()
+            await sockets(alice).send(where.network.node("carol").pubkey)
+        await sockets(alice).stop()  # the relay itself needs no Lightning node
+        await sockets(alice).start()
 
 
 async def test_a_notice_that_does_not_arrive_is_told_to_whoever_waits(
     tmp_path: Path, wall: Wall, autojump_clock: MockClock
 ) -> None:
     async with lone(tmp_path, wall, here()) as (where, alice):
-        await alice.sockets.start()
+        await sockets(alice).start()
         where.network.lnd("alice").fail_next_payment(PaymentFailure.INCORRECT_PAYMENT_DETAILS, after_attempt=True)
         with pytest.raises(DeliveryFailed):
-            await alice.sockets.send(where.network.node("carol").pubkey, wait=True)
+            await sockets(alice).send(where.network.node("carol").pubkey, wait=True)
 
 
 async def test_a_full_disk_costs_an_event_and_not_the_relay(
@@ -328,8 +340,8 @@ async def test_a_full_disk_costs_an_event_and_not_the_relay(
             await trio.lowlevel.checkpoint()
             raise StoreFull("the disk is full: make room")
 
-        monkeypatch.setattr(alice.sockets.context, "transaction", full)
-        first, second = (await alice.sockets.start()).ports
+        monkeypatch.setattr(sockets(alice).context, "transaction", full)
+        first, second = (await sockets(alice).start()).ports
         with Endpoint(first) as one, Endpoint(second) as other:
             one.send(b"hello")
             other.send(b"")

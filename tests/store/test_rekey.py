@@ -14,7 +14,6 @@ from impervious.store.connection import in_hands, locked
 from impervious.store.maintenance import look
 from impervious.store.rekey import COPY_ENDING, rekey
 
-
 pytestmark = pytest.mark.slow  # SQLCipher takes its time to make a key of a password
 
 

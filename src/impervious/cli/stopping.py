@@ -24,7 +24,7 @@ async def stopped_by_signals() -> AsyncIterator[Closing]:
     """Take this process's signals for as long as the block runs.
 
     Yields:
-      What begins with the first one: wait with it, and the wait ends.
+      What begins with the first one: what waits with it ends then, and so does `told`.
     """
     closing = Closing()
     async with trio.open_nursery() as nursery:
@@ -33,7 +33,13 @@ async def stopped_by_signals() -> AsyncIterator[Closing]:
         nursery.cancel_scope.cancel()
 
 
-async def when_told(
+async def told(closing: Closing) -> None:
+    """Wait until it begins."""
+    with closing.wait():
+        await trio.sleep_forever()
+
+
+async def when_told(  # noqa: ASYNC114 - started as soon as signals are taken
     stop: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Call `stop` at the first signal, and leave the second to the system, which ends the process."""

@@ -4,6 +4,7 @@
 """
 
 from impervious.config.address import Address, is_address, is_loopback
+from impervious.config.checks import check_record_types
 from impervious.config.lndconnect import Lndconnect, parse_lndconnect, resolve_credentials
 from impervious.config.load import Loaded, load
 from impervious.config.paths import expand_home
@@ -45,6 +46,7 @@ __all__ = (
     "SocketConfig",
     "StoreConfig",
     "VpnConfig",
+    "check_record_types",
     "effective",
     "expand_home",
     "is_address",

@@ -22,7 +22,7 @@ def check(config: Config, *, needs_lnd: bool) -> Iterator[str]:
     Raises:
       ConfigError: it cannot work as it is.
     """
-    _check_record_types(config.services)
+    check_record_types(config.services)
     if config.server.enabled:
         yield from check_doors(config.server)
     if config.store.password == SAMPLE_PASSWORD:
@@ -37,7 +37,12 @@ def check(config: Config, *, needs_lnd: bool) -> Iterator[str]:
         )
 
 
-def _check_record_types(services: tuple[ServiceConfig, ...]) -> None:
+def check_record_types(services: tuple[ServiceConfig, ...]) -> None:
+    """Refuse two services with one record number.
+
+    Raises:
+      ConfigError: names both.
+    """
     taken: dict[RecordType, ServiceType] = {}
     for entry in services:
         if entry.record_type is None:

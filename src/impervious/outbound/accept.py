@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from impervious.errors import InvalidArgument
+from impervious.errors import FailedPrecondition, InvalidArgument
 from impervious.model import OutboundMessage, Part, Preimage, RecordType, ServiceType
 from impervious.outbound import plan
 from impervious.outbound.plan import Range
@@ -50,8 +50,15 @@ def accept(tx: Tx, message: OutboundMessage, policy: SendPolicy, *, obligation: 
 
     Raises:
       InvalidArgument: the size or the amount cannot be sent.
+      FailedPrecondition: its service has no record number.
       ResourceExhausted: the budget does not allow it.
     """
+    record_type = policy.record_types.get(message.service_type)
+    if record_type is None:
+        raise FailedPrecondition(
+            f"{message.service_type} has no record number, so it cannot send: give its entry in service_list a"
+            " custom_record_number"
+        )
     check(message, policy)
     ranges = plan.cut(
         offset=0,
@@ -72,7 +79,7 @@ def accept(tx: Tx, message: OutboundMessage, policy: SendPolicy, *, obligation: 
         tx,
         message,
         parts,
-        record_type=policy.record_types[message.service_type],
+        record_type=record_type,
         order=outbox.next_order(tx, message.recipient),
         deadline_ms=None if obligation else tx.now_ms + policy.ttl_ms,
     )

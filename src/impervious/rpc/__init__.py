@@ -10,7 +10,7 @@ from .health import Health
 from .limits import ChannelLimits, ServerLimits
 from .message import Message
 from .opening import open_channel, open_channel_over
-from .server import Server, ServerStatistics
+from .server import Servable, Server, ServerStatistics
 from .server_link import CallInfo
 from .server_stream import Peer, ServerStream
 from .service import StreamsClosed
@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "Peer",
     "ResponseStream",
+    "Servable",
     "Server",
     "ServerLimits",
     "ServerStatistics",

@@ -11,12 +11,14 @@ from typing import Final, NoReturn
 import trio
 
 from impervious.config import Config
+from impervious.errors import ConfigError
 from impervious.model import ServiceType
-from impervious.rpc import Health, Server, ServerLimits
-from impervious.server.api import message, socket
+from impervious.rpc import Health, Servable, Server, ServerLimits
+from impervious.server import commands
+from impervious.server.api.table import operations
 from impervious.server.closing import Closing
 from impervious.server.frames import Frames
-from impervious.server.grpc import StreamService, TableService, asks
+from impervious.server.grpc import HostedService, StreamService, TableService, asks
 from impervious.server.guard import Authorizer, BrowserRules, authorize
 from impervious.server.http.front import Front
 from impervious.server.http.routes import make_routes
@@ -24,7 +26,7 @@ from impervious.server.http.serving import HttpServer
 from impervious.server.http.stream import Streams
 from impervious.server.listeners import Listeners, socket_address
 from impervious.server.open_files import make_room
-from impervious.server.operations import Operation, service_names
+from impervious.server.operations import service_names
 from impervious.server.options import known_types
 from impervious.server.readiness import readiness
 from impervious.server.source import Behind
@@ -47,14 +49,6 @@ _REQUEST_BYTES: Final = 4 << 20
 """What gRPC servers usually take."""
 
 _WEBSOCKET: Final = ServiceType("websocket")
-
-
-def operations(node: Behind) -> list[Operation]:
-    """Make the table of everything that can be called. A new service adds a line here."""
-    return [
-        *message.operations(node.messages),
-        *socket.operations(node.sockets),
-    ]
 
 
 def largest_request(config: Config) -> int:
@@ -84,9 +78,14 @@ class Doors:
         self.calls = Closing()
         """Begins when calls that still run are to be answered that the daemon stops."""
         self._frames = Frames()
-        self._table = operations(node)
+        self._table = operations(node.services)
+        self._commands = commands.routes(node.services)
+        self._hosted = [
+            HostedService(each.context.config, inner) for each in node.services for inner in each.grpc_services()
+        ]
         self._known_types = known_types(config)
-        self._health = Health(dict.fromkeys(service_names(self._table), False))
+        self._names = [*service_names(self._table), *sorted(name for each in self._hosted for name in each.names)]
+        self._health = Health(dict.fromkeys(self._names, False))
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Serve until cancelled. Started when clients are accepted.
@@ -115,7 +114,7 @@ class Doors:
         """Tell gRPC's health service what /readyz would say; the empty name only says that we are alive."""
         while True:
             ready = readiness(self._node).ready
-            for name in service_names(self._table):
+            for name in self._names:
                 self._health.set(name, serving=ready)
             await trio.sleep(HEALTH_S)
         raise AssertionError("followed for ever")  # pragma: no cover
@@ -126,7 +125,11 @@ class Doors:
             self._config.service(_WEBSOCKET), self._node, self._frames, self.streams, known_types=self._known_types
         )
         limits = ServerLimits(message_bytes=largest_request(self._config), connections=self._connections)
-        return Server([TableService(self._table), stream, self._health], limits=limits, on_call=asks(self._authorizer))
+        services: list[Servable] = [TableService(self._table), stream, self._health, *self._hosted]
+        try:
+            return Server(services, limits=limits, on_call=asks(self._authorizer))
+        except ValueError as error:
+            raise ConfigError(f"gRPC: {error}: remove one of the services that bring it") from None
 
     def http_server(self) -> HttpServer:
         """Make the HTTP server, to serve on TCP listeners."""
@@ -145,7 +148,9 @@ class Doors:
                 self.streams,
                 known_types=self._known_types,
             ),
-            routes=make_routes(self._table, self._node, self.calls, max_body=largest_request(self._config)),
+            routes=make_routes(
+                self._table, self._commands, self._node, self.calls, max_body=largest_request(self._config)
+            ),
             encoding_at=self._encoding_at,
         )
 

@@ -15,7 +15,7 @@ from multidict import MultiDict
 from impervious.config import ServiceConfig
 from impervious.errors import ImperviousError
 from impervious.pb.websocket import SubscribeRequest, SubscribeResponse
-from impervious.rpc import CallInfo
+from impervious.rpc import CallInfo, Servable
 from impervious.rpc.server_stream import ServerStream
 from impervious.server.closing import Closing
 from impervious.server.convert import STOPPING, problem
@@ -92,6 +92,39 @@ async def _answer(operation: Operation, call: Call) -> None:
     except Exception as error:  # the outermost boundary of a call: whatever it is, the caller is told a code
         raise problem(error, operation.path).grpc_error from error
     await call.send_message(response)
+
+
+class HostedService:
+    """A gRPC service that a service brings: its own handlers, behind our switch and with our errors.
+
+    Args:
+      config: of the service that brings it.
+      inner: as grpclib generates it.
+    """
+
+    def __init__(self, config: ServiceConfig, inner: Servable) -> None:
+        self._config = config
+        self._handlers = inner.__mapping__()
+
+    @property
+    def names(self) -> set[str]:
+        """The gRPC services it answers, such as "kv.KeyValue"."""
+        return {path.split("/")[1] for path in self._handlers}
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Path -> handler."""
+        return {
+            path: Handler(partial(self._answer, path, handler), *handler[1:])
+            for path, handler in self._handlers.items()
+        }
+
+    async def _answer(self, path: str, handler: Handler, call: Call) -> None:
+        try:
+            if not self._config.active:
+                raise switched_off(self._config)
+            await handler.func(call)
+        except Exception as error:  # the outermost boundary of a call, as below
+            raise problem(error, path).grpc_error from error
 
 
 class StreamService:

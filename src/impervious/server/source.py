@@ -1,12 +1,12 @@
 """What the doors need of a node, and nothing else."""
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from impervious.events import EVERYTHING, Filter, Subscription
 from impervious.server.readiness import Judged
-from impervious.services.message import MessageService
-from impervious.services.socket import SocketService
+from impervious.service import Service
 
 
 class Source(Protocol):
@@ -23,11 +23,6 @@ class Behind(Source, Judged, Protocol):
     """The node behind the doors."""
 
     @property
-    def messages(self) -> MessageService:
-        """Its message service."""
-        ...
-
-    @property
-    def sockets(self) -> SocketService:
-        """Its socket service."""
+    def services(self) -> Iterable[Service]:
+        """What it offers."""
         ...

@@ -14,9 +14,8 @@ from uuid import UUID, uuid4
 
 import trio
 
-from impervious.config import SocketConfig
 from impervious.config.address import is_address, is_loopback
-from impervious.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, StoreFull
+from impervious.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, StoreFull, Unsupported
 from impervious.model import MessageId, NodePubkey, ServiceType
 from impervious.relay import (
     Closed,
@@ -58,32 +57,36 @@ class OpenSocket:
 
 
 class SocketService(Service):
-    """Opens, announces and closes sessions of the relay.
-
-    Args:
-      context: what every service is given.
-      settings: `socket` of the configuration.
-    """
+    """Opens, announces and closes sessions of the relay."""
 
     service_type = ServiceType("socket")
 
-    def __init__(self, context: ServiceContext, settings: SocketConfig) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
-        self._settings = settings
+        self._settings = context.settings.socket
         self._open_relay: Relay | None = None
+        self._running = trio.Event()
 
-    async def run(  # noqa: ASYNC114 - started by its full name
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> NoReturn:
-        """Relay; started by the supervisor before the first call.
+    async def run(self) -> NoReturn:
+        """Relay. A call that comes before waits for it.
 
         Cancellation: closes all sessions, without events: a subscriber knows that the daemon has stopped.
         """
         async with open_relay() as self._open_relay:
-            task_status.started()
+            self._running.set()
             async for fact in self._open_relay.facts:
                 await self._tell(fact)
         raise AssertionError("relayed for ever")  # pragma: no cover
+
+    async def ready(self) -> None:
+        """Wait until the relay runs, which it does as soon as the node does.
+
+        Raises:
+          Unsupported: the service is switched off.
+        """
+        if not self.context.config.active:
+            raise Unsupported("the socket service is switched off here: its entry in service_list has active: false")
+        await self._running.wait()
 
     async def start(self, session: str = DEFAULT_SESSION) -> OpenSocket:
         """Open a session: two UDP ports, and whatever comes in at one goes to the endpoint of the other.
@@ -97,7 +100,7 @@ class SocketService(Service):
           FailedPrecondition: the relay is off, or a port is taken by another program; nothing was opened.
           ResourceExhausted: all pairs of `socket.ports` are in use.
         """
-        await trio.lowlevel.checkpoint()
+        await self.ready()
         name, ip = _checked(session), self._ip()
         self._relay.check_free(name)
         opened = self._relay.open(name, self._options(self._choose_ports(name), ip))
@@ -112,6 +115,7 @@ class SocketService(Service):
 
         Cancellation: stops waiting, not closing.
         """
+        await self.ready()
         return await self._relay.stop(_checked(session))
 
     async def send(
@@ -143,6 +147,7 @@ class SocketService(Service):
 
         Cancellation: stops waiting, not sending.
         """
+        await self.ready()
         name = _checked(session)
         offer = SocketOffer(
             ip=self._ip(),
@@ -155,7 +160,7 @@ class SocketService(Service):
         return message_id
 
     def statistics(self, session: str = DEFAULT_SESSION) -> SessionStatistics:
-        """Count what an open session has done.
+        """Count what an open session has done. Only once `ready`.
 
         Raises:
           InvalidArgument: that is no name.
@@ -165,7 +170,7 @@ class SocketService(Service):
 
     def sessions(self) -> tuple[SessionStatistics, ...]:
         """Count what every open session has done, oldest first."""
-        return self._relay.statistics()
+        return self._open_relay.statistics() if self._open_relay else ()
 
     @property
     def ip(self) -> str:
@@ -173,13 +178,13 @@ class SocketService(Service):
         return self._settings.server_ip or ""
 
     def free_pairs(self) -> list[tuple[int, int]]:
-        """List the pairs of `socket.ports` that no session has."""
+        """List the pairs of `socket.ports` that no session has. Only once `ready`."""
         taken = {session.options.ports for session in self._relay.sessions()}
         return [pair for pair in self._settings.ports if pair not in taken]
 
     @property
     def _relay(self) -> Relay:
-        assert self._open_relay is not None, "`run` has not been started"
+        assert self._open_relay is not None, "`ready` was not waited for"
         return self._open_relay
 
     def _ip(self) -> str:

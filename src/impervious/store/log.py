@@ -1,6 +1,7 @@
 """Reading the durable log, pruning it, and where each durable reader of it stands."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -98,13 +99,16 @@ def advance_reader(tx: Tx, name: str, seq: int) -> None:
     tx.run("INSERT INTO reader VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", name, seq)
 
 
-def prune(tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None) -> int:
-    """Delete the oldest events, but none that a service has still to read.
+def prune(
+    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] = frozenset()
+) -> int:
+    """Delete the oldest events, but none that a reader has still to read.
 
     Args:
       tx: the transaction.
       before_ms: those written before this time.
       max_bytes: the oldest beyond this size, newest first.
+      readers: names of those that are waited for.
 
     Returns:
       How many are gone.
@@ -114,9 +118,8 @@ def prune(tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None)
         through = tx.number("SELECT max(seq) FROM event WHERE written_at_ms < ?", before_ms)
     if max_bytes is not None:
         through = max(through, _last_beyond(tx, max_bytes))
-    unread = tx.one("SELECT min(seq) FROM reader")
-    if unread and unread[0] is not None:
-        through = min(through, int(unread[0]))
+    positions = [reader_position(tx, name) for name in readers]
+    through = min([through, *(position for position in positions if position is not None)])
     removed = tx.run("DELETE FROM event WHERE seq <= ?", through)
     if removed:
         tx.run(

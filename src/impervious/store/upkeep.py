@@ -1,5 +1,6 @@
 """What is forgotten in time, and what an operator can look at: the state of the whole database in numbers."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from impervious.store import idempotency, log, spending
@@ -17,6 +18,8 @@ class Retention:
     events_days: int
     events_mb: int
     idempotency_days: int
+    readers: AbstractSet[str] = frozenset()
+    """Whoever has still to read an event keeps it; services that are switched off or gone do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ def tidy(tx: Tx, retention: Retention) -> int:
         tx,
         before_ms=tx.now_ms - retention.events_days * DAY_MS if retention.events_days else None,
         max_bytes=retention.events_mb * MIB if retention.events_mb else None,
+        readers=retention.readers,
     )
 
 

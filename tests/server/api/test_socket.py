@@ -26,6 +26,7 @@ from impervious.pb.socket import (
     StopSocketRequest,
 )
 from impervious.rpc import Channel, open_channel_over
+from impervious.services.socket import SocketService
 from impervious.store import Tx, outbox
 
 ZERO_DROPPED = dict.fromkeys(("stranger", "unpaired", "rate", "tooLarge", "congested", "unreachable", "overrun"), "0")
@@ -50,7 +51,7 @@ async def call(inside: Inside, path: str, body: object = b"", *, method: str = "
 
 
 def ports(inside: Inside, number: int = 0) -> tuple[int, int]:
-    first, second = inside.house.sockets.sessions()[number].sides
+    first, second = inside.house.services.get(SocketService).sessions()[number].sides
     return first.port, second.port
 
 
@@ -193,7 +194,7 @@ async def test_bad_input_says_what_to_do_and_does_nothing(
     reply = await call(inside, path, body)
     assert (reply.status, reply.json["code"]) == ({3: 400, 5: 404}[code], code)
     assert words in reply.json["message"]
-    assert inside.house.sockets.sessions() == ()
+    assert inside.house.services.get(SocketService).sessions() == ()
     assert await inside.house.stored_messages() == 0
 
 
@@ -225,7 +226,7 @@ async def test_an_occupied_port(tmp_path: Path) -> None:
             reply = await call(inside, "start")
             assert (reply.status, reply.json["code"]) == (400, 9)
             assert f"UDP port {taken.port} of 127.0.0.1 is taken by another program" in reply.json["message"]
-            assert inside.house.sockets.sessions() == ()
+            assert inside.house.services.get(SocketService).sessions() == ()
 
 
 async def test_a_relay_without_an_address_is_off(tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ async def test_a_service_that_is_switched_off_says_so(tmp_path: Path) -> None:
             reply = await call(inside, path, method=method)
             assert (reply.status, reply.json["code"]) == (501, 12)
             assert "the socket service is switched off here" in reply.json["message"]
-        assert inside.house.sockets.sessions() == ()
+        assert inside.house.services.get(SocketService).sessions() == ()
 
 
 # --- The same over gRPC -----------------------------------------------------------------------------------------------

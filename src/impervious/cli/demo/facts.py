@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-TOUR_TEXT_CHARS: Final = 200
+TEXT_CHARS: Final = 200
 """Of a text, as much as a fact repeats."""
 
 
@@ -122,4 +122,4 @@ Fact: TypeAlias = Opened | StepBegan | Sent | Progressed | Arrived | Concluded |
 def shortened(data: bytes) -> str:
     """Give as much of a text as a fact repeats; what is no text becomes U+FFFD."""
     # Cut before decoding: a character has at most four bytes.
-    return data[: 4 * TOUR_TEXT_CHARS].decode("utf-8", "replace")[:TOUR_TEXT_CHARS]
+    return data[: 4 * TEXT_CHARS].decode("utf-8", "replace")[:TEXT_CHARS]

@@ -4,7 +4,7 @@ To add a step: a coroutine of its own in `steps`, that takes the stage and raise
 happen, and a row here.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +39,7 @@ TOUR: Final = (
 )
 
 
-async def run_tour(stage: Stage, steps: tuple[Step, ...] = TOUR, *, within_s: float = WITHIN_S) -> None:
+async def run_tour(stage: Stage, steps: Sequence[Step], *, within_s: float = WITHIN_S) -> None:
     """Take every step.
 
     Args:

@@ -18,9 +18,8 @@ from impervious.cli.demo.views import Show, choose
 from impervious.cli.exits import INTERRUPTED, OK
 from impervious.cli.numbers import port_base
 from impervious.cli.simnet.layout import DEFAULT_BASE
-from impervious.cli.stopping import stopped_by_signals
+from impervious.cli.stopping import stopped_by_signals, told
 from impervious.config import LogConfig
-from impervious.server.closing import Closing
 
 
 def add_parser(parser: ArgumentParser) -> None:
@@ -62,16 +61,11 @@ async def _play(folder: Path, show: Show, *, began_s: float, once: bool, port_ba
         finished = False
         with closing.wait():
             tour_began_s = seconds()
-            await run_tour(stage)
+            await run_tour(stage, TOUR)
             show(TourEnded(steps=len(TOUR), seconds=seconds() - tour_began_s, goes_on=not once))
             finished = True
         if not once:
-            await _stay(closing)
+            await told(closing)
         if closing.begun:
             show(Stopping())
         return OK if finished or not once else INTERRUPTED
-
-
-async def _stay(closing: Closing) -> None:
-    with closing.wait():
-        await trio.sleep_forever()

@@ -15,7 +15,7 @@ from impervious.cli.numbers import milliseconds, port_base
 from impervious.cli.simnet.layout import DEFAULT_BASE, STRIDE
 from impervious.cli.simnet.serving import DEFAULT_NODES, SimnetOptions, open_simnet
 from impervious.cli.simnet.shown import lines, summary
-from impervious.cli.stopping import stopped_by_signals
+from impervious.cli.stopping import stopped_by_signals, told
 from impervious.config import LogConfig
 from impervious.logs import configure
 from impervious.sim import DEFAULT_LATENCY_S
@@ -77,5 +77,4 @@ async def _serve(options: SimnetOptions, *, as_json: bool) -> None:
         for problem in (problem for setup in simnet.setups.values() for problem in setup.problems):
             print(f"warning: {problem}", file=sys.stderr)
         print(json.dumps(summary(simnet)) if as_json else "\n".join(lines(simnet)), flush=True)
-        with closing.wait():
-            await trio.sleep_forever()
+        await told(closing)

@@ -59,7 +59,7 @@ class VerifyRequest(betterproto2.Message):
 
     pubkey: "str" = betterproto2.field(100, betterproto2.TYPE_STRING)
     """
-    When set, result is true only if this key signed.
+    66 hex digits. When set, result says whether this very key signed, whatever LND's graph knows.
     """
 
 
@@ -70,12 +70,12 @@ default_message_pool.register_message("signing", "VerifyRequest", VerifyRequest)
 class VerifyResponse(betterproto2.Message):
     result: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
     """
-    LND's verdict: the signature is good and its node is in LND's graph.
+    LND's verdict: somebody signed this who is in LND's graph. Where the request named a key: that key signed this.
     """
 
     pubkey: "str" = betterproto2.field(100, betterproto2.TYPE_STRING)
     """
-    Who signed: 66 hex digits.
+    Who signed: 66 hex digits; empty when no key can have.
     """
 
     in_graph: "bool" = betterproto2.field(101, betterproto2.TYPE_BOOL)

@@ -16,6 +16,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
 
 from impervious.server.closing import Closing
+from impervious.server.commands import Route
 from impervious.server.convert import STOPPING, Problem, problem
 from impervious.server.guard import caller
 from impervious.server.http.asgi import JSON_HEADERS, HttpCall, Receive, Send, WebScope, arrived
@@ -36,11 +37,14 @@ _HEADERS: Final = {name.decode(): value.decode() for name, value in JSON_HEADERS
 View = Callable[[], Awaitable[Response]]
 
 
-def make_routes(operations: Sequence[Operation], node: Judged, closing: Closing, *, max_body: int) -> App:
+def make_routes(
+    operations: Sequence[Operation], commands: Sequence[Route], node: Judged, closing: Closing, *, max_body: int
+) -> App:
     """Make the application behind `Front`.
 
     Args:
       operations: the table.
+      commands: those of services that bring their own.
       node: asked for /readyz.
       closing: begins when calls that still run are to be answered that the daemon stops.
       max_body: bytes of the largest body taken.
@@ -53,6 +57,8 @@ def make_routes(operations: Sequence[Operation], node: Judged, closing: Closing,
     app.url_map.merge_slashes = False
     for each in operations:
         _add(app, each.route, each.method, _view(each, closing))
+    for command in commands:
+        _add(app, command.path, "POST", _command_view(command, closing))
     _add(app, "/healthz", "GET", _healthz)
     _add(app, "/readyz", "GET", _readyz(node))
     app.register_error_handler(HTTPException, _foreign_problem(max_body))
@@ -77,6 +83,20 @@ def _view(operation: Operation, closing: Closing) -> View:
         if running.cancelled_caught:
             return _response(STOPPING.http_status, STOPPING.body)
         return _response(200, encode(answer, encoding=context.encoding))
+
+    return view
+
+
+def _command_view(command: Route, closing: Closing) -> View:
+    async def view() -> Response:
+        call = arrived.get()
+        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        context = _context(call, Query(call.query))
+        with closing.wait() as running:
+            answer = await command.call(body, context)
+        if running.cancelled_caught:
+            return _response(STOPPING.http_status, STOPPING.body)
+        return _response(200, answer)
 
     return view
 

@@ -1,0 +1,275 @@
+"""A service's commands as JSON over REST: what a coroutine's parameters say is what a body may hold.
+
+Names are taken as they are written in Python or in lowerCamelCase; unknown ones are ignored, null means absent, as
+everywhere in our API. Numbers of 64 bits may be strings on the way in. The answer is what the coroutine returns: a
+dataclass, a mapping, or nothing.
+"""
+
+import binascii
+import inspect
+import json
+import types
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Final, Union, cast, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from impervious.errors import InvalidArgument
+from impervious.model import NodePubkey
+from impervious.server.convert import message_id
+from impervious.server.operations import CallContext, switched_off
+from impervious.service import Service
+from impervious.service.command import Command, commands_of
+from impervious.wire.json import Encoding
+
+_MAX_INTEGER: Final = 2**63 - 1
+_ABSENT: Final = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A command as the HTTP door offers it."""
+
+    path: str
+    call: Callable[[bytes, CallContext], Awaitable[bytes]]
+    """Body to answer; raises whatever `server.convert` knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parameter:
+    name: str
+    hint: object
+    default: object
+    """`_ABSENT`: it must be given."""
+
+    @property
+    def json_name(self) -> str:
+        return camel(self.name)
+
+
+def routes(services: Iterable[Service]) -> list[Route]:
+    """List the commands of all services.
+
+    Raises:
+      TypeError: a command has a parameter of a type that JSON cannot give it.
+    """
+    return [_route(service, each) for service in services for each in commands_of(service)]
+
+
+def _route(service: Service, command: Command) -> Route:
+    parameters = _parameters(command)
+
+    async def call(body: bytes, context: CallContext) -> bytes:
+        if not service.context.config.active:
+            raise switched_off(service.context.config)
+        arguments = read_arguments(parameters, body, context.encoding)
+        answer = to_json(await command.call(**arguments), context.encoding)
+        return json.dumps({} if answer is None else answer, ensure_ascii=False, separators=(",", ":")).encode()
+
+    return Route(path=f"/v1/x/{service.service_type}/{command.name}", call=call)
+
+
+def _parameters(command: Command) -> list[_Parameter]:
+    hints = cast("dict[str, object]", get_type_hints(command.call))
+    found = []
+    for name, parameter in inspect.signature(command.call).parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(f"command {command.name!r}: *{name} cannot come from JSON; name each parameter")
+        if name not in hints:
+            raise TypeError(f"command {command.name!r}: parameter {name} has no type")
+        _check_hint(hints[name], f"command {command.name!r}: parameter {name}")
+        found.append(_Parameter(name=name, hint=hints[name], default=parameter.default))
+    return found
+
+
+# --- JSON to arguments ------------------------------------------------------------------------------------------------
+
+
+def read_arguments(parameters: Sequence[_Parameter], body: bytes, encoding: Encoding) -> dict[str, object]:
+    """Read a body.
+
+    Raises:
+      InvalidArgument: names the field and what to do.
+    """
+    given = read_object(body)
+    arguments: dict[str, object] = {}
+    for each in parameters:
+        value = given.get(each.json_name)
+        if value is None:
+            value = given.get(each.name)
+        if value is not None:
+            arguments[each.name] = _read(value, each.hint, each.json_name, encoding)
+        elif each.default is _ABSENT:
+            if not _takes_none(each.hint):
+                raise InvalidArgument(f"{each.json_name} is missing")
+            arguments[each.name] = None
+    return arguments
+
+
+def read_object(body: bytes) -> Mapping[str, object]:
+    """Read a JSON object; an empty body is an empty one.
+
+    Raises:
+      InvalidArgument: says where it stops being JSON.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        value: object = json.loads(text, parse_constant=_refuse) if text and not text.isspace() else {}
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the body is not UTF-8 text (byte {error.start + 1})") from None
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg[0].lower()}{error.msg[1:]} (line {error.lineno}, column {error.colno})"
+        raise InvalidArgument(f"the body is not JSON: {problem}") from None
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        raise InvalidArgument("the body holds something too large") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidArgument("the body must be a JSON object")
+    return cast("dict[str, object]", value)
+
+
+def _refuse(name: str) -> object:
+    raise InvalidArgument(f"the body is not JSON: {name} is no number")
+
+
+def _read(value: object, hint: object, place: str, encoding: Encoding) -> object:
+    hint = _without_none(_bare(hint))
+    if get_origin(hint) in (list, Sequence, tuple):
+        if not isinstance(value, list):
+            raise InvalidArgument(f"{place} must be a list")
+        item = get_args(hint)[0]
+        return [_read(each, item, f"{place}[{index}]", encoding) for index, each in enumerate(value)]
+    if get_origin(hint) in (dict, Mapping):
+        if not isinstance(value, dict):
+            raise InvalidArgument(f"{place} must be an object")
+        return value
+    return _SCALARS[hint](value, place, encoding)
+
+
+def _read_text(value: object, place: str, _encoding: Encoding) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{place} must be text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # "\ud800": half a character
+        raise InvalidArgument(f"{place} holds half a character (a lone surrogate)") from None
+    return value
+
+
+def _read_bytes(value: object, place: str, encoding: Encoding) -> bytes:
+    text = _read_text(value, place, encoding)
+    if encoding is Encoding.TEXT:
+        return text.encode()
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return binascii.a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
+    except ValueError:
+        raise InvalidArgument(f"{place} is not base64: encode it, or send text with ?encoding=text") from None
+
+
+def _read_bool(value: object, place: str, _encoding: Encoding) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{place} must be true or false")
+    return value
+
+
+def _read_int(value: object, place: str, _encoding: Encoding) -> int:
+    if isinstance(value, str) and value.removeprefix("-").isascii() and value.removeprefix("-").isdigit():
+        value = int(value) if len(value) <= len(str(_MAX_INTEGER)) + 1 else _MAX_INTEGER + 1
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgument(f"{place} must be a whole number")
+    if not -_MAX_INTEGER <= value <= _MAX_INTEGER:
+        raise InvalidArgument(f"{place} is out of range")
+    return value
+
+
+def _read_float(value: object, place: str, _encoding: Encoding) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgument(f"{place} must be a number")
+    return float(value)
+
+
+def _read_pubkey(value: object, place: str, encoding: Encoding) -> NodePubkey:
+    return NodePubkey.parse(_read_text(value, place, encoding))
+
+
+def _read_id(value: object, place: str, encoding: Encoding) -> UUID | None:
+    return message_id(_read_text(value, place, encoding), place)
+
+
+def _read_anything(value: object, _place: str, _encoding: Encoding) -> object:
+    return value
+
+
+_SCALARS: Final[Mapping[object, Callable[[object, str, Encoding], object]]] = {
+    str: _read_text,
+    bytes: _read_bytes,
+    bool: _read_bool,
+    int: _read_int,
+    float: _read_float,
+    NodePubkey: _read_pubkey,
+    UUID: _read_id,
+    object: _read_anything,
+}
+
+
+def _check_hint(hint: object, place: str) -> None:
+    hint = _without_none(_bare(hint))
+    if get_origin(hint) in (list, Sequence, tuple):
+        _check_hint(get_args(hint)[0], place)
+    elif get_origin(hint) not in (dict, Mapping) and hint not in _SCALARS:
+        raise TypeError(f"{place} is of type {hint}, which does not come from JSON")
+
+
+def _bare(hint: object) -> object:
+    """Take `int` out of Sat, which is a NewType of it."""
+    while hasattr(hint, "__supertype__"):
+        hint = hint.__supertype__
+    return hint
+
+
+def _takes_none(hint: object) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def _without_none(hint: object) -> object:
+    """Take `str` out of `NodePubkey | str` and `str | None`: of several, the last one, which takes most."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    return _bare([each for each in get_args(hint) if each is not type(None)][-1])
+
+
+# --- Answers to JSON --------------------------------------------------------------------------------------------------
+
+
+def to_json(value: object, encoding: Encoding) -> object:
+    """Turn what a command returns into what JSON can say.
+
+    Raises:
+      TypeError: it holds something else.
+    """
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes() | bytearray():
+            is_text = encoding is Encoding.TEXT
+            return value.decode("utf-8", "replace") if is_text else binascii.b2a_base64(value, newline=False).decode()
+        case Enum():
+            return to_json(value.value, encoding)
+        case NodePubkey() | UUID():
+            return str(value)
+        case Mapping():
+            return {str(key): to_json(each, encoding) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [to_json(each, encoding) for each in value]
+    if is_dataclass(value):
+        return {camel(entry.name): to_json(getattr(value, entry.name), encoding) for entry in fields(value)}
+    raise TypeError(f"a command returned a {type(value).__name__}, which JSON cannot hold")
+
+
+def camel(name: str) -> str:
+    """Write a Python name as JSON has it: `reply_to` is `replyTo`."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)

@@ -1,0 +1,10 @@
+"""The services that come with the node; they get nothing that others do not."""
+
+from typing import Final
+
+from impervious.service import Service
+from impervious.services.message import MessageService
+from impervious.services.sign import SignService
+from impervious.services.socket import SocketService
+
+BUILT_IN: Final[tuple[type[Service], ...]] = (MessageService, SignService, SocketService)
