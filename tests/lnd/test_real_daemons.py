@@ -4,7 +4,7 @@ Needs btcd, btcctl, lnd and lncli on PATH.
 """
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,21 @@ from typing import Any
 import pytest
 import trio
 from tests.daemons import Daemon, next_event, on_lnd, started
-from tests.lnd.regtest import Lnd, Regtest, missing_programs
+from tests.lnd.regtest import KEYSEND, NO_PASSWORD, Lnd, Regtest, missing_programs, running
 
 _MISSING = missing_programs()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(_MISSING), reason=f"not on PATH: {', '.join(_MISSING)}"),
 ]
+
+
+@pytest.fixture(scope="module")
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
+    nodes = {name: [NO_PASSWORD, KEYSEND] for name in ("alice", "bob", "carol")}
+    with running(tmp_path_factory.mktemp("daemons"), nodes) as network:
+        network.open_channels(("alice", "bob"), ("bob", "carol"))
+        yield network
 
 
 @asynccontextmanager
