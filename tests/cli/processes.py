@@ -1,5 +1,6 @@
 """Our commands as processes, as people start them."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,8 +15,9 @@ PATIENCE_S = 60
 
 
 def free_base(count: int) -> int:
-    """A port from which on so many are free, at this moment."""
-    for base in range(20_000, 32_000, count):
+    """A port from which on so many are free, at this moment; another process that asks begins elsewhere."""
+    first = 20_000 + os.getpid() % 100 * 100
+    for base in range(first, 32_000, count):
         with suppress(OSError), ExitStack() as taken:
             for port in range(base, base + count):
                 taken.enter_context(socket.socket()).bind(("127.0.0.1", port))
@@ -31,13 +33,12 @@ class Running:
         self._rest = b""
 
     async def line(self) -> str:
-        """The next line of its stdout; empty at the end."""
+        """The next line of its stdout, which must come."""
         assert self.process.stdout
         with trio.fail_after(PATIENCE_S):
             while b"\n" not in self._rest:
                 chunk = await self.process.stdout.receive_some()
-                if not chunk:
-                    return ""
+                assert chunk, f"it ended with {await self.process.wait()} after {self._rest!r}"
                 self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode()
