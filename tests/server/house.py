@@ -131,6 +131,9 @@ class House:
     ) -> AbstractAsyncContextManager[Subscription]:
         return self.stream.subscribe(since=since, wanted=wanted)
 
+    async def resolve(self, node: str) -> NodePubkey:
+        return await self.messages.context.resolve(node)
+
     async def emit(self, *news: NewEvent) -> list[Event]:
         """Write events to the log."""
         return await self.store.write(lambda tx: [tx.emit(each) for each in news])

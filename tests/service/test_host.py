@@ -85,6 +85,7 @@ async def test_what_may_be_over_later_is_waited_for(tmp_path: Path, wall: Wall, 
         async with where.node("carol", Patient) as carol:
             await say(alice, carol, "one")
             await take(carol, 1, service="echo", starting=b"heard one")
+            await trio.sleep(10)
             assert len(carol.service(Patient).facts) == 3
             assert carol.service(Patient).ran == 3
 

@@ -16,7 +16,7 @@ class VerifiedMessage:
     """Another node's message to this service, complete, in order, its sender proved."""
 
     seq: int
-    """Its place in the log."""
+    """Its place in the log; 0 while `Service.show` decides whether it gets one."""
     id: MessageId
     sender: NodePubkey
     reply_to: MessageId | None
@@ -48,7 +48,7 @@ def fact_of(event: Event) -> Fact | None:
             id=event.id,
             sender=event.sender,
             reply_to=event.reply_to,
-            data=event.data,
+            data=event.data if event.secret is None else event.secret,
             amount=event.amount,
             sent_at_ms=event.sent_at_ms,
         )

@@ -3,7 +3,8 @@
 from typing import Final
 
 from impervious.service import Service
+from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
 
-BUILT_IN: Final[tuple[type[Service], ...]] = (MessageService, SignService)
+BUILT_IN: Final[tuple[type[Service], ...]] = (FederateService, MessageService, SignService)

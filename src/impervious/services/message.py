@@ -22,7 +22,7 @@ class MessageService(Service):
 
     async def send(
         self,
-        recipient: NodePubkey,
+        recipient: NodePubkey | str,
         data: bytes | str,
         *,
         amount: Sat = Sat(0),
@@ -33,7 +33,7 @@ class MessageService(Service):
         """Send bytes, or text as UTF-8, to another node.
 
         Args:
-          recipient: the far node.
+          recipient: the far node: its key, 66 hex digits, or @ and a peer's imp id.
           data: at most `message.max_bytes`.
           amount: satoshis it gets; 0: the minimum for the size, 1 for each 900 bytes.
           reply_to: id of the message this answers.
@@ -45,6 +45,8 @@ class MessageService(Service):
 
         Raises:
           InvalidArgument: it can never be sent; says what to change. Nothing was done.
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several peers do.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.

@@ -11,7 +11,7 @@ from impervious.store.transaction import Row, SqlValue, Tx
 from impervious.units import Msat
 
 _COLUMNS: Final = (
-    "seq, kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms, verified, public"
+    "seq, kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms, verified, public, secret"
 )
 _ROW_OVERHEAD_BYTES: Final = 200
 """What a row takes besides its data, roughly: for retention by size."""
@@ -140,7 +140,21 @@ def _last_beyond(tx: Tx, max_bytes: int) -> int:
 
 
 def _event(row: Row) -> Event:
-    seq, kind, identifier, reply_to, sender, service_type, topic, data, amount, sent_at_ms, verified, public = row
+    (
+        seq,
+        kind,
+        identifier,
+        reply_to,
+        sender,
+        service_type,
+        topic,
+        data,
+        amount,
+        sent_at_ms,
+        verified,
+        public,
+        secret,
+    ) = row
     return Event(
         seq=seq,
         kind=EventKind(kind),
@@ -154,6 +168,7 @@ def _event(row: Row) -> Event:
         sent_at_ms=sent_at_ms,
         verified=bool(verified),
         public=bool(public),
+        secret=secret,
     )
 
 
