@@ -72,8 +72,7 @@ def _route(service: Service, command: Command) -> Route:
             raise switched_off(service.context.config)
         arguments = read_arguments(parameters, body, context.encoding)
         for name, value in arguments.items():
-            if isinstance(value, _Named):
-                arguments[name] = await service.context.resolve(value.text)
+            arguments[name] = await _resolved(value, service)
         answer = to_json(await command.call(**arguments), context.encoding)
         return json.dumps({} if answer is None else answer, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -204,6 +203,13 @@ def _read_float(value: object, place: str, _encoding: Encoding) -> float:
 def _read_pubkey(value: object, place: str, encoding: Encoding) -> "NodePubkey | _Named":
     text = _read_text(value, place, encoding)
     return _Named(text) if text.startswith("@") else NodePubkey.parse(text)
+
+
+async def _resolved(value: object, service: Service) -> object:
+    """Put keys in the place of names."""
+    if isinstance(value, list):
+        return [await _resolved(each, service) for each in value]
+    return await service.context.resolve(value.text) if isinstance(value, _Named) else value
 
 
 def _read_id(value: object, place: str, encoding: Encoding) -> UUID | None:

@@ -118,7 +118,7 @@ class Services:
         """Bring their tables up to date, and note where new ones begin to read, before anything can happen.
 
         Raises:
-          StoreError: the tables of one cannot be used; says of which.
+          ConfigError: the tables of one cannot be used; says of which.
         """
 
         def note(tx: Tx) -> None:

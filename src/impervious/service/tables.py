@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlcipher3 import dbapi2
 
-from impervious.errors import StoreError
+from impervious.errors import ConfigError
 from impervious.model import ServiceType
 from impervious.store import Tx, is_environmental
 
@@ -22,11 +22,11 @@ def migrate(tx: Tx, service_type: ServiceType, migrations: Sequence[str]) -> Non
       migrations: SQL, one or more statements each; never edited after a release, only added to.
 
     Raises:
-      StoreError: a newer version of the service made the tables, or one has a name that is not the service's to give.
+      ConfigError: a newer version of the service made the tables, or one has a name that is not the service's to give.
     """
     version = tx.number("SELECT version FROM service_schema WHERE service_type = ?", service_type)
     if version > len(migrations):
-        raise StoreError(
+        raise ConfigError(
             f"the tables of service {service_type} were made by a newer version of it: install that one, or set its"
             " entry in service_list to active: false"
         )
@@ -38,7 +38,7 @@ def migrate(tx: Tx, service_type: ServiceType, migrations: Sequence[str]) -> Non
         except dbapi2.DatabaseError as error:
             if is_environmental(error):
                 raise
-            raise StoreError(f"migration {number} of service {service_type} cannot be applied: {error}") from error
+            raise ConfigError(f"migration {number} of service {service_type} cannot be applied: {error}") from error
         _check_names(service_type, before ^ _names(tx))
     tx.run("INSERT OR REPLACE INTO service_schema VALUES (?, ?)", service_type, len(migrations))
 
@@ -52,7 +52,7 @@ def _check_names(service_type: ServiceType, changed: set[str]) -> None:
     beginning = prefix(service_type)
     wrong = sorted(name for name in changed if not name.startswith((beginning, f"sqlite_autoindex_{beginning}")))
     if wrong:
-        raise StoreError(
+        raise ConfigError(
             f"service {service_type} makes or drops {wrong[0]}: the names of its tables, indexes, triggers and views"
             f" must begin with {beginning}"
         )

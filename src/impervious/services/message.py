@@ -4,9 +4,10 @@ from typing import Final
 
 from impervious.errors import InvalidArgument, ResourceExhausted
 from impervious.model import MessageId, NodePubkey, ServiceType
-from impervious.service import Service
+from impervious.service import Service, ServiceTx, Shown, VerifiedMessage
 from impervious.units import Sat, msat, sat_charged
 
+FEDERATED: Final = "federated"
 MAX_AMOUNT_SAT: Final = Sat(21_000_000 * 100_000_000)
 """More does not exist."""
 
@@ -19,6 +20,12 @@ class MessageService(Service):
     def minimum(self, size: int) -> Sat:
         """Say what a message of `size` bytes carries at least, in satoshis."""
         return sat_charged(self.context.minimum_amount(size))
+
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        """Show what comes from anybody, or only from peers (`message.accept_from`)."""
+        if self.context.settings.message.accept_from == FEDERATED and tx.peer(message.sender) is None:
+            return None
+        return super().show(tx, message)
 
     async def send(
         self,
