@@ -183,7 +183,9 @@ async def open_node(
             random=surroundings.random,
         )
         await hosted.begin()
-        inbound = Inbound(lightning, store, hub, inbound_policy(config), random=surroundings.random, show=hosted.show)
+        inbound = Inbound(
+            lightning, store, hub, inbound_policy(config, hosted), random=surroundings.random, show=hosted.show
+        )
         async with trio.open_nursery() as work:
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
@@ -283,12 +285,13 @@ def send_policy(config: Config) -> SendPolicy:
     )
 
 
-def inbound_policy(config: Config) -> InboundPolicy:
+def inbound_policy(config: Config, services: Services) -> InboundPolicy:
     """Gather what is shown of what arrives."""
     return InboundPolicy(
         services=_records(config),
         active=frozenset(entry.service_type for entry in config.services if entry.active),
         max_bytes=config.message.max_bytes,
+        payments=services.wants_payments,
         raw=frozenset({MessageService.service_type}) if config.message.accept_unsigned else frozenset(),
     )
 

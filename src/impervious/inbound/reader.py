@@ -22,7 +22,7 @@ from impervious.inbound.assembly import Refused
 from impervious.inbound.turns import Show, as_it_is
 from impervious.model import Event, EventKind, InvoiceNews, NewEvent, RecordType, ServiceType, SettledInvoice
 from impervious.node import PaymentNode
-from impervious.store import Store, Tx, inbox, is_environmental
+from impervious.store import Store, Tx, inbox, is_environmental, settled
 from impervious.store.inbox import Complete
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class InboundPolicy:
     max_bytes: int
     raw: frozenset[ServiceType] = frozenset()
     """Services that show what ordinary wallets send."""
+    payments: bool = False
+    """Note payments that are no message of anybody, for services that want them."""
 
 
 class Inbound:
@@ -154,6 +156,8 @@ class Inbound:
             self._apply_raw(tx, invoice, what)
         elif isinstance(what, Rejected):
             raise Malformed(what.reason)
+        elif self._policy.payments and invoice.settled_s >= settled.since_s(tx):
+            tx.emit(settled.event_of(invoice))
 
     def _apply_part(self, tx: Tx, invoice: SettledInvoice, part: PartArrived, local: Local) -> None:
         signed = part.envelope.signed_header

@@ -6,7 +6,7 @@ Handling one returns an *effect*, a function that runs in the transaction that a
 exactly once, whatever crashes, and a slow handler holds up nobody but itself.
 """
 
-from impervious.model import Peer, Shown
+from impervious.model import Peer, SettledInvoice, Shown
 from impervious.service.command import command
 from impervious.service.context import ServiceContext
 from impervious.service.contract import Effect, Service
@@ -21,6 +21,7 @@ __all__ = [
     "Service",
     "ServiceContext",
     "ServiceTx",
+    "SettledInvoice",
     "Shown",
     "VerifiedMessage",
     "command",

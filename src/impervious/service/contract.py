@@ -35,6 +35,9 @@ class Service:
     """SQL that makes its tables, whose names begin with its type and an underscore; applied once each, in order."""
     handles_facts: ClassVar[bool] = False
     """Whether `handle` is to be called."""
+    handles_payments: ClassVar[bool] = False
+    """Whether `handle` is to be called with every `SettledInvoice` too: payments to this node that are no message of
+    anybody, from the day on which a service first wanted them."""
 
     def __init__(self, context: ServiceContext) -> None:
         self.context = context

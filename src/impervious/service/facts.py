@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from impervious.model import Event, EventKind, MessageId, MessageState, NodePubkey
+from impervious.model import Event, EventKind, MessageId, MessageState, NodePubkey, SettledInvoice
+from impervious.store import settled
 from impervious.units import Msat
 
 
@@ -37,7 +38,7 @@ class Outcome:
     """Why not; empty when delivered."""
 
 
-Fact: TypeAlias = VerifiedMessage | Outcome
+Fact: TypeAlias = VerifiedMessage | Outcome | SettledInvoice
 
 
 def fact_of(event: Event) -> Fact | None:
@@ -56,4 +57,6 @@ def fact_of(event: Event) -> Fact | None:
         detail = json.loads(event.data)
         delivered = detail["state"] == MessageState.DELIVERED.value
         return Outcome(seq=event.seq, id=event.id, delivered=delivered, reason=detail.get("reason", ""))
+    if event.kind is EventKind.PAYMENT:
+        return settled.invoice_of(event.data)
     return None

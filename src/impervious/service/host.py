@@ -23,8 +23,9 @@ from impervious.service import tables
 from impervious.service.context import ServiceContext
 from impervious.service.contract import Service
 from impervious.service.facts import VerifiedMessage, fact_of
-from impervious.store import Store, Tx, is_environmental, log, log_topic
+from impervious.store import Store, Tx, is_environmental, log, log_topic, settled
 from impervious.store.inbox import Complete
+from impervious.store.settled import PAYMENTS
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,11 @@ class Services:
         """Names of the cursors that are read now."""
         return frozenset(reader_name(each) for each in self.active if each.handles_facts)
 
+    @property
+    def wants_payments(self) -> bool:
+        """Whether payments that are no message of anybody are of use to a service."""
+        return any(each.handles_facts and each.handles_payments for each in self.active)
+
     async def begin(self) -> None:
         """Bring their tables up to date, and note where new ones begin to read, before anything can happen.
 
@@ -124,6 +130,8 @@ class Services:
         def note(tx: Tx) -> None:
             for each in self.active:
                 tables.migrate(tx, each.service_type, each.migrations)
+            if self.wants_payments:
+                settled.since_s(tx)
             for name in self.readers:
                 if log.reader_position(tx, name) is None:
                     log.advance_reader(tx, name, log.newest(tx))
@@ -187,10 +195,12 @@ class Services:
     async def _read(self, service: Service) -> NoReturn:
         """Show a service every fact that concerns it, from where it stopped."""
         name, topic = reader_name(service), service.service_type
-        with self._hub.waiting_for(log_topic(topic)) as wakes:
+        topics = [log_topic(topic), *([log_topic(PAYMENTS)] if service.handles_payments else [])]
+        read = partial(log.events_for, topic=topic, limit=PAGE, payments=service.handles_payments)
+        with self._hub.waiting_for(*topics) as wakes:
             position = await self._store.read(lambda tx: log.reader_position(tx, name)) or 0
             while True:
-                page = await self._store.read(partial(log.events_for, topic=topic, after=position, limit=PAGE))
+                page = await self._store.read(partial(read, after=position))
                 for event in page:
                     await self._show_until_handled(service, name, event)
                     position = event.seq

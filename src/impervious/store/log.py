@@ -7,6 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from impervious.model import Event, EventKind, NodePubkey, ServiceType
+from impervious.store.settled import PAYMENTS
 from impervious.store.transaction import Row, SqlValue, Tx
 from impervious.units import Msat
 
@@ -69,7 +70,7 @@ def public_events(
     return [_event(row) for row in rows]
 
 
-def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int) -> list[Event]:
+def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int, payments: bool = False) -> list[Event]:
     """Read what concerns one service, from behind `after`, in order: messages to it and the ends of its own.
 
     Args:
@@ -77,14 +78,12 @@ def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int) -> list[Ev
       topic: the service.
       after: a `seq`.
       limit: at most that many.
+      payments: add the payments to this node that are no message of anybody.
     """
-    rows = tx.all(
-        f"SELECT {_COLUMNS} FROM event WHERE topic = ? AND seq > ? AND kind IN ('message', 'outcome')"
-        " ORDER BY seq LIMIT ?",
-        topic,
-        after,
-        limit,
-    )
+    where = "topic = ? AND kind IN ('message', 'outcome')"
+    if payments:
+        where = f"({where} OR topic = '{PAYMENTS}' AND kind = 'payment')"
+    rows = tx.all(f"SELECT {_COLUMNS} FROM event WHERE {where} AND seq > ? ORDER BY seq LIMIT ?", topic, after, limit)
     return [_event(row) for row in rows]
 
 
