@@ -1,12 +1,13 @@
 """What several rooms' tests need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import hypothesis
 import pytest
 import trio
 import trio.testing
+from tests.lnd.regtest import Regtest, running
 
 T = TypeVar("T")
 
@@ -28,6 +29,22 @@ class Wall:
 
     def __call__(self) -> int:
         return self.offset_ms + int(trio.current_time() * 1000)
+
+
+@pytest.fixture(scope="session")
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
+    """Real lnd nodes: alice-bob-carol in a line; dave takes no keysends, erin holds them."""
+    keysend = ["--noseedbackup", "--accept-keysend"]
+    nodes = {
+        "alice": keysend,
+        "bob": keysend,
+        "carol": keysend,
+        "dave": ["--noseedbackup"],
+        "erin": [*keysend, "--keysend-hold-time=1h"],
+    }
+    with running(tmp_path_factory.mktemp("regtest"), nodes) as network:
+        network.open_channels(("alice", "bob"), ("bob", "carol"), ("bob", "dave"), ("bob", "erin"))
+        yield network
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ import trio
 import yaml
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from impervious.sim import SimLnd, SimNetwork
+from impervious.config import LndConfig
+from impervious.model import NodePubkey
+from impervious.sim import SimNetwork
 from impervious.sim.face import Credentials, LndFace
 
 PATIENCE_S = 60
@@ -35,19 +37,22 @@ class Daemon:
 
     name: str
     folder: Path
-    lnd: SimLnd
+    pubkey: NodePubkey
+    """Of its Lightning node."""
     settings: dict[str, Any]
     http: str = ""
     grpc: str = ""
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Its log of this start."""
     process: trio.Process | None = None
+    seen: int = 0
+    """The `seq` of the last event that a test is done with."""
 
     @property
     def config(self) -> Path:
         return self.folder / "config.yml"
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114 - started by its full name
         """Start it; it is started when it says so. Ends when the process does."""
         self.config.write_text(yaml.safe_dump(self.settings))
         command = [sys.executable, "-m", "impervious", "--config", str(self.config)]
@@ -81,6 +86,11 @@ class Daemon:
         with trio.fail_after(PATIENCE_S):
             return await self.process.wait()
 
+    def kill(self) -> None:
+        """End it now, if it runs."""
+        if self.process is not None and self.process.returncode is None:
+            os.kill(self.process.pid, signal.SIGKILL)
+
     async def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Call it over REST, and return what it answers, errors too."""
         return await trio.to_thread.run_sync(partial(self._post, path, json.dumps(body).encode(), headers or {}))
@@ -95,7 +105,7 @@ class Daemon:
 
     async def send(self, to: "Daemon", text: str, **fields: object) -> dict[str, Any]:
         """Send a text."""
-        return await self.post("/v1/message/send", {"pubkey": to.lnd.pubkey.hex, "text": text, **fields})
+        return await self.post("/v1/message/send", {"pubkey": to.pubkey.hex, "text": text, **fields})
 
     @asynccontextmanager
     async def events(self, since: int = 0) -> AsyncIterator[WebSocketConnection]:
@@ -109,9 +119,36 @@ class Daemon:
         return [line["msg"] for line in self.lines if line["level"] == "warning"]
 
 
+async def started(daemon: Daemon, nursery: trio.Nursery) -> Daemon:
+    """Start a daemon, and wait until it says so."""
+    with trio.fail_after(PATIENCE_S):
+        await nursery.start(daemon.run)
+    assert daemon.process is not None
+    assert daemon.http, (daemon.process.returncode, daemon.lines)
+    return daemon
+
+
 async def next_event(connection: WebSocketConnection) -> dict[str, Any]:
     with trio.fail_after(PATIENCE_S):
         return dict(json.loads(await connection.get_message())["result"])
+
+
+def on_lnd(name: str, folder: Path, pubkey: NodePubkey, lnd: LndConfig) -> Daemon:
+    """A daemon that is to run on an LND."""
+    settings = {
+        "server": {"grpc_addr": "127.0.0.1:0", "http_addr": "127.0.0.1:0"},
+        "sqlite3": {"path": str(folder / "imp.db")},
+        "lightning": {
+            "lnd_node": {
+                "ip": "127.0.0.1",
+                "port": lnd.port,
+                "tls_cert": str(lnd.tls_cert),
+                "admin_macaroon": str(lnd.macaroon),
+                "pub_key": pubkey.hex,
+            }
+        },
+    }
+    return Daemon(name, folder, pubkey, settings)
 
 
 @dataclass
@@ -123,12 +160,7 @@ class Town:
     nursery: trio.Nursery
 
     async def start(self, name: str) -> Daemon:
-        daemon = self.daemons[name]
-        with trio.fail_after(PATIENCE_S):
-            await self.nursery.start(daemon.run)
-        assert daemon.process is not None
-        assert daemon.http, (daemon.process.returncode, daemon.lines)
-        return daemon
+        return await started(self.daemons[name], self.nursery)
 
 
 @asynccontextmanager
@@ -140,25 +172,16 @@ async def town(folder: Path, *names: str, network: SimNetwork) -> AsyncIterator[
             home = folder / name
             credentials = Credentials.kept(home)
             port = await nursery.start(LndFace(opened.lnd(name), credentials).serve)
-            settings = {
-                "server": {"grpc_addr": "127.0.0.1:0", "http_addr": "127.0.0.1:0"},
-                "sqlite3": {"path": str(home / "imp.db")},
-                "lightning": {
-                    "lnd_node": {
-                        "ip": "127.0.0.1",
-                        "port": port,
-                        "tls_cert": str(credentials.certificate),
-                        "admin_macaroon": str(credentials.macaroon),
-                        "pub_key": opened.lnd(name).pubkey.hex,
-                    }
-                },
-            }
-            daemons[name] = Daemon(name, home, opened.lnd(name), settings)
+            daemons[name] = on_lnd(
+                name,
+                home,
+                opened.lnd(name).pubkey,
+                LndConfig(port=port, tls_cert=credentials.certificate, macaroon=credentials.macaroon),
+            )
         there = Town(opened, daemons, nursery)
         try:
             yield there
         finally:
             for daemon in daemons.values():
-                if daemon.process is not None and daemon.process.returncode is None:
-                    os.kill(daemon.process.pid, signal.SIGKILL)
+                daemon.kill()
             nursery.cancel_scope.cancel()

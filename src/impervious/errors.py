@@ -141,6 +141,33 @@ class DeliveryFailed(ImperviousError):
         self.retryable = retryable
 
 
+# --- The WireGuard interface of this machine --------------------------------------------------------------------------
+
+
+class WireGuardError(ImperviousError):
+    """The tunnels could not be read or changed. The text says what to do; trying again after that is harmless."""
+
+
+class WireGuardMissing(WireGuardError):
+    """The `wg` program is not there, or does not start."""
+
+
+class WireGuardNoInterface(WireGuardError):
+    """The interface does not exist."""
+
+
+class WireGuardDenied(WireGuardError):
+    """This process may not look at, or change, network interfaces."""
+
+
+class WireGuardRefused(WireGuardError):
+    """WireGuard did not take a value, or said that it did and does not have it."""
+
+
+class WireGuardStuck(WireGuardError):
+    """`wg` gave no answer in time. Whether a change was made is unknown until the next look."""
+
+
 # --- What came in over the wire ---------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,18 @@ Records = Mapping[int, bytes]
 STATUS: Final = ServiceType("status")
 """Outcomes of our own calls. Never comes from the wire."""
 
+MAX_INVOICE: Final = Msat(100_000 * 10**11)
+"""100,000 bitcoin: lnd makes no invoice for more (invoicesrpc AddInvoice)."""
+
+MAX_MEMO_BYTES: Final = 1024
+"""lnd invoices.MaxMemoSize."""
+
+MAX_DESCRIPTION_BYTES: Final = 639
+"""BOLT 11: a tagged field has at most 1023 groups of 5 bits."""
+
+MAX_EXPIRY_S: Final = 365 * 86_400
+"""lnd refuses more."""
+
 _FIELD_PRIME: Final = 2**256 - 2**32 - 977
 """Of secp256k1 (SEC 2, section 2.4.1)."""
 
@@ -180,6 +192,19 @@ class Payment:
     failure: PaymentFailure | None = None
     """Set when failed, and only then."""
     created_s: int = 0
+    payment_request: str = ""
+    """BOLT 11, of the invoice that it pays; empty for a keysend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentPage:
+    """One answer of ListPayments: in the order in which they were begun, also when read backwards."""
+
+    payments: tuple[Payment, ...]
+    first_index: int
+    """payment_index of the first one, where reading backwards goes on; 0 when the page is empty."""
+    last_index: int
+    """payment_index of the last one, where the next page goes on; 0 when the page is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +269,11 @@ class NodeInvoice:
     htlcs: tuple[InvoiceHtlc, ...] = ()
     memo: str = ""
     payment_request: str = ""
+    amount: Msat = Msat(0)
+    """What it asks for; 0: any amount. Of a keysend, what it brought."""
+    expiry_s: int = 0
+    """From its creation; 0 for a keysend."""
+    description_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +281,8 @@ class InvoicePage:
     """One answer of ListInvoices: ascending by add_index, also when read backwards."""
 
     invoices: tuple[NodeInvoice, ...]
+    first_index: int = 0
+    """first_index_offset: add_index of the first one, where reading backwards goes on; 0 when the page is empty."""
     last_index: int
     """last_index_offset: add_index of the last one, where the next page goes on; 0 when the page is empty."""
 
@@ -299,6 +331,98 @@ class InvoiceNews:
     """None: everything settled before this moment has been told."""
     cursor: InvoiceCursor
     """Where to resume once this step is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceTerms:
+    """What an invoice that we make is to say."""
+
+    amount: Msat
+    """What it asks for; 0: whatever the payer likes."""
+    memo: str = ""
+    """What it is for. It travels in the invoice, unless there is a `description_hash`: then only our node keeps it."""
+    description_hash: bytes = b""
+    """SHA-256 of a description that the payer has from elsewhere, 32 bytes; empty: `memo` travels instead."""
+    expiry_s: int = 86_400
+    """How long it can be paid; lnd's own default."""
+
+    def __post_init__(self) -> None:
+        try:
+            size = len(self.memo.encode())
+        except UnicodeEncodeError:
+            raise InvalidArgument("memo is not text: it has half of a character in it") from None
+        if not 0 <= self.amount <= MAX_INVOICE:
+            raise InvalidArgument("amount is not between 0 (the payer chooses) and 100000 bitcoin")
+        if size > MAX_MEMO_BYTES:
+            raise InvalidArgument(f"memo has {size} bytes; LND keeps up to {MAX_MEMO_BYTES}: shorten it")
+        if self.description_hash and len(self.description_hash) != 32:
+            raise InvalidArgument(f"description_hash has {len(self.description_hash)} bytes; a SHA-256 has 32")
+        if size > MAX_DESCRIPTION_BYTES and not self.description_hash:
+            raise InvalidArgument(
+                f"memo has {size} bytes; an invoice carries up to {MAX_DESCRIPTION_BYTES}: shorten it, or give its"
+                " SHA-256 as description_hash and the text to the payer in another way"
+            )
+        if not 1 <= self.expiry_s <= MAX_EXPIRY_S:
+            raise InvalidArgument(f"expiry_s is not between 1 second and a year ({MAX_EXPIRY_S} seconds)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedInvoice:
+    """An invoice of our node as it was made (lnrpc.AddInvoiceResponse)."""
+
+    payment_hash: PaymentHash
+    payment_request: str
+    """BOLT 11: what the payer gets."""
+    add_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedInvoice:
+    """What a BOLT 11 payment request says (lnrpc.PayReq). Made by `InvoiceNode.decode_invoice` only."""
+
+    payment_request: str
+    """The text itself."""
+    payee: NodePubkey
+    """Who signed it, and is paid."""
+    payment_hash: PaymentHash
+    amount: Msat
+    """What it asks for; 0: any amount."""
+    created_s: int
+    expiry_s: int
+    description: str = ""
+    description_hash: bytes = b""
+    """32 bytes when it has one, and then `description` is empty."""
+    payment_secret: bytes = b""
+    """payment_addr: proves to the receiver that the sender has seen the invoice. 32 bytes."""
+    min_final_cltv: int = 0
+    """Blocks that the receiver wants before an HTLC expires."""
+    features: frozenset[int] = frozenset()
+    """Feature bits; even ones the payer must understand."""
+
+    @property
+    def expires_s(self) -> int:
+        """When it cannot be paid any more, in seconds since 1970."""
+        return self.created_s + self.expiry_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What a node has (lnrpc.ChannelBalanceResponse and WalletBalanceResponse)."""
+
+    local: Msat
+    """Ours in payment channels that are open. More than can be sent: it counts reserves, and peers that are away."""
+    remote: Msat
+    """Our peers' in them: the most that could come in."""
+    unsettled_local: Msat
+    """Offered to us in HTLCs that have not ended: ours if they settle."""
+    unsettled_remote: Msat
+    """Offered by us: our peers' if they settle, ours again if they fail."""
+    opening_local: Msat
+    """Ours in channels that are not confirmed yet."""
+    confirmed: Msat
+    """On the chain, in whole satoshis."""
+    unconfirmed: Msat
+    """On its way there."""
 
 
 class KeysendSupport(Enum):

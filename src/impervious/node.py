@@ -16,14 +16,21 @@ from typing import Protocol
 import trio
 
 from impervious.model import (
+    AddedInvoice,
+    Balance,
+    DecodedInvoice,
     InvoiceCursor,
     InvoiceNews,
+    InvoicePage,
+    InvoiceTerms,
     KeysendSupport,
     NodeInfo,
+    NodeInvoice,
     NodePubkey,
     NodeStatus,
     Payment,
     PaymentHash,
+    PaymentPage,
     Preimage,
     Records,
     Route,
@@ -126,3 +133,95 @@ class PaymentNode(Protocol):
           NodeUnavailable: before the channel is open.
         """
         ...
+
+
+class InvoiceNode(Protocol):
+    """What selling and buying by invoice needs: BOLT 11 both ways, and what the node has.
+
+    Amounts are exact to the msat and nothing is rounded; what is counted in whole satoshis says so.
+    """
+
+    async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
+        """Make an invoice that others can pay, with a random preimage of the node's."""
+        ...
+
+    async def decode_invoice(self, payment_request: str) -> DecodedInvoice:
+        """Read a payment request and check its signature. Says nothing of whether it can still be paid.
+
+        Args:
+          payment_request: BOLT 11, in either case, nothing around it.
+
+        Raises:
+          InvalidArgument: it is none, it is damaged, or it is for another network than the node's.
+        """
+        ...
+
+    async def pay_invoice(
+        self, invoice: DecodedInvoice, *, fee_limit: Msat, timeout_s: int, amount: Msat = Msat(0)
+    ) -> Payment:
+        """Pay an invoice, in several parts if need be, then wait for the end.
+
+        Args:
+          invoice: as `decode_invoice` gave it: who pays has seen the hash before, and can track it whatever happens.
+          fee_limit: highest total routing fee in msat; 0 means routes without fees only.
+          timeout_s: how long the node looks for ways; an HTLC in flight may take longer.
+          amount: what to pay, in msat, if the invoice leaves that to the payer; 0 if it does not.
+
+        Returns:
+          The payment, SUCCEEDED or FAILED.
+
+        Raises:
+          AlreadyPaying: the node has a payment for this hash in flight or settled: `lookup_payment` or
+            `PaymentNode.track` it.
+          NodeUnavailable: the outcome is unknown: track it, and never send it again before that.
+          NodeRefused: nothing was sent: it has expired, it is our own, or the amount is missing or superfluous.
+        """
+        ...
+
+    async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
+        """Say what has become of a payment so far, by its hash: as quick with a million payments as with one.
+
+        Returns:
+          The payment, in any state.
+
+        Raises:
+          PaymentNotFound: the node was never asked to pay it.
+        """
+        ...
+
+    async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice:
+        """Say what has become of an invoice of the node's, by its hash: as quick with a million as with one.
+
+        Raises:
+          NotFound: it is not one of the node's.
+        """
+        ...
+
+    async def list_invoices(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> InvoicePage:
+        """Read a page of the node's invoices, keysends among them, in the order in which they were added.
+
+        Args:
+          index_offset: an add_index: the page begins after it, or with `backwards` ends before it. 0: at the oldest, or
+            with `backwards` at the newest.
+          limit: invoices at most, from 1.
+          backwards: towards the oldest; the page itself is still ascending.
+        """
+        ...
+
+    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+        """Read a page of what the node has paid or tried to, keysends among them, in the order they were begun.
+
+        Args:
+          index_offset: a payment_index, as in `list_invoices`.
+          limit: payments at most, from 1.
+          backwards: towards the oldest; the page itself is still ascending.
+        """
+        ...
+
+    async def balance(self) -> Balance:
+        """Say what the node has. The channels and the chain are asked one after the other."""
+        ...
+
+
+class LightningNode(PaymentNode, InvoiceNode, Protocol):
+    """Both."""

@@ -77,6 +77,8 @@ OTHER = {
     "socket.ports": "[[1, 2], [3, 4]]",
     "socket.idle_timeout_s": "9",
     "socket.require_token": "true",
+    "socket.packets_per_s": "11",
+    "socket.bytes_per_s": "12",
     "log.level": "debug",
     "log.format": "console",
 }

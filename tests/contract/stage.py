@@ -15,7 +15,7 @@ from tests.sim.reader import preimage_of, until
 from impervious.config import LndConfig
 from impervious.lnd import LndNode, open_lnd
 from impervious.model import Payment, Preimage, Records
-from impervious.node import PaymentNode
+from impervious.node import LightningNode
 from impervious.sim import ChannelSpec, SimLnd, SimNetwork
 from impervious.sim.engine.topology import NodeSpec
 from impervious.sim.face import Credentials, LndFace
@@ -27,10 +27,10 @@ class Stage:
     """A network of alice, bob and carol in a line, dave who takes no keysends, and erin whom only bob knows."""
 
     network: SimNetwork
-    node: Callable[[str], PaymentNode]
+    node: Callable[[str], LightningNode]
 
     @property
-    def alice(self) -> PaymentNode:
+    def alice(self) -> LightningNode:
         """Who is put to the test."""
         return self.node("alice")
 

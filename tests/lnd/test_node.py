@@ -1,37 +1,40 @@
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
 
 import pytest
-import trio
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
-from tests.lnd.fake import ALICE, BOB, CREDENTIALS, Answer, FakeLnd, opened, refuses, says
+from tests.lnd.fake import ALICE, BOB, CREDENTIALS, FakeLnd, opened, refuses, says
+from tests.lnd.updates import (
+    INVOICE,
+    PREIMAGE,
+    RECORDS,
+    SUCCEEDED,
+    keysend,
+)
 
 from impervious.errors import (
-    AlreadyPaying,
     ConfigError,
+    InvalidArgument,
     NodeRefused,
     NodeUnavailable,
     NoRoute,
-    PaymentFailure,
-    PaymentNotFound,
 )
-from impervious.lnd import LndNode, LndRefused, open_lnd, rpcs
-from impervious.lnd.rpcs import Rpc
-from impervious.model import KeysendSupport, NodeState, PaymentStatus, Preimage
-from impervious.model import Payment as Paid
-from impervious.node import PaymentNode
+from impervious.lnd import open_lnd, rpcs
+from impervious.model import Balance, InvoiceTerms, KeysendSupport, PaymentStatus
+from impervious.node import LightningNode as LightningPort
 from impervious.pb.lnrpc import (
+    AddInvoiceResponse,
+    Amount,
+    ChannelBalanceResponse,
     Feature,
     FeeLimit,
     Hop,
+    Invoice,
     LightningNode,
     NodeInfo,
     NodeInfoRequest,
-    Payment,
-    PaymentFailureReason,
-    PaymentPaymentStatus,
+    PayReq,
+    PayReqString,
     QueryRoutesRequest,
     QueryRoutesResponse,
     Route,
@@ -39,48 +42,18 @@ from impervious.pb.lnrpc import (
     SignMessageResponse,
     VerifyMessageRequest,
     VerifyMessageResponse,
+    WalletBalanceResponse,
 )
-from impervious.pb.lnrpc import WalletState as Wallet
-from impervious.pb.routerrpc import SendPaymentRequest, TrackPaymentRequest
-from impervious.rpc.message import Message
+from impervious.pb.routerrpc import SendPaymentRequest
 from impervious.units import Msat
 from impervious.wire import zbase32
 from impervious.wire.keysend import PREIMAGE_RECORD
 
-PREIMAGE = Preimage(b"\x07" * 32)
-RECORDS = {400_000: b"hello"}
 
-
-def update(status: PaymentPaymentStatus, reason: int = 0) -> Payment:
-    succeeded = status is PaymentPaymentStatus.SUCCEEDED
-    return Payment(
-        payment_hash=PREIMAGE.payment_hash.hex(),
-        payment_preimage=PREIMAGE.raw.hex() if succeeded else "00" * 32,
-        value_msat=1000,
-        status=status,
-        failure_reason=PaymentFailureReason(reason),
-    )
-
-
-IN_FLIGHT = update(PaymentPaymentStatus.IN_FLIGHT)
-DOOMED = update(PaymentPaymentStatus.IN_FLIGHT, reason=2)
-"""It will fail, but an HTLC is still out."""
-SUCCEEDED = update(PaymentPaymentStatus.SUCCEEDED)
-FAILED = update(PaymentPaymentStatus.FAILED, reason=2)
-UNKNOWN = GRPCError(Status.NOT_FOUND, "payment isn't initiated")
-
-
-async def send(node: LndNode) -> Paid:
-    return await node.send_keysend(BOB, Msat(1000), PREIMAGE, RECORDS, fee_limit=Msat(3000), timeout_s=60)
-
-
-async def test_it_is_a_payment_node(autojump_clock: object) -> None:
+async def test_it_is_a_lightning_node(autojump_clock: object) -> None:
     async with opened(FakeLnd()) as node:
-        port: PaymentNode = node
+        port: LightningPort = node
         await port.wait_ready()
-
-
-# --- Sending ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_keysend_sets_every_field_that_bites(autojump_clock: object) -> None:
@@ -88,7 +61,7 @@ async def test_a_keysend_sets_every_field_that_bites(autojump_clock: object) -> 
     fake.answers[rpcs.SEND_PAYMENT] = says(SUCCEEDED)
     async with opened(fake) as node:
         await node.wait_ready()
-        paid = await send(node)
+        paid = await keysend(node)
     assert (paid.status, paid.preimage) == (PaymentStatus.SUCCEEDED, PREIMAGE)
     assert fake.asked(SendPaymentRequest) == [
         SendPaymentRequest(
@@ -102,229 +75,6 @@ async def test_a_keysend_sets_every_field_that_bites(autojump_clock: object) -> 
             max_parts=1,
         )
     ]
-
-
-async def test_only_the_final_state_ends_the_wait(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = says(IN_FLIGHT, DOOMED, FAILED)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        paid = await send(node)
-    assert (paid.status, paid.failure) == (PaymentStatus.FAILED, PaymentFailure.NO_ROUTE)
-
-
-@pytest.mark.parametrize("updates", [(), (IN_FLIGHT,), (DOOMED,)])
-async def test_a_stream_that_ends_before_the_payment_leaves_its_outcome_unknown(
-    autojump_clock: object, updates: tuple[Payment, ...]
-) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = says(*updates)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(NodeUnavailable, match="before it told how the payment ended"):
-            await send(node)
-
-
-async def test_a_broken_connection_leaves_the_outcome_unknown(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = says(then_hang=True)
-    async with opened(fake) as node:
-        await node.wait_ready()
-
-        async def interrupted() -> None:
-            with pytest.raises(NodeUnavailable, match="LND is away"):
-                await send(node)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(interrupted)
-            await trio.testing.wait_all_tasks_blocked()
-            await fake.break_connections()
-
-
-@pytest.mark.parametrize("answer", [says(IN_FLIGHT), refuses("routerrpc server shutting down")])
-async def test_who_has_met_an_lnd_on_its_way_out_is_not_told_that_it_is_ready(
-    autojump_clock: object, answer: Answer
-) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = answer
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(NodeUnavailable):
-            await send(node)
-        assert node.status.state is NodeState.AWAY
-        fake.wallet = Wallet.LOCKED  # LND will say so in a moment
-        fake.leave()
-        with trio.move_on_after(60) as scope:
-            await node.wait_ready()
-        assert scope.cancelled_caught
-        fake.become(Wallet.SERVER_ACTIVE)
-        await node.wait_ready()
-
-
-async def test_an_lnd_that_is_there_all_the_same_is_ready_again_soon(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = says(IN_FLIGHT)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        connections = len(fake.listener.client_ends)
-        start = trio.current_time()
-        with pytest.raises(NodeUnavailable):
-            await send(node)
-        await node.wait_ready()
-        assert trio.current_time() - start < 1
-        assert len(fake.listener.client_ends) == connections
-
-
-async def test_a_doubt_while_lnd_is_being_judged_outlives_the_verdict(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = says(IN_FLIGHT)
-    asked, go_on = trio.Event(), trio.Event()
-
-    async def slowly(_request: Message) -> AsyncGenerator[Message, None]:
-        asked.set()
-        await go_on.wait()
-        yield fake.info
-
-    async with opened(fake) as node:
-        await node.wait_ready()
-        fake.answers[rpcs.GET_INFO] = slowly
-        await asked.wait()  # the next look at a ready node
-        with pytest.raises(NodeUnavailable):
-            await send(node)
-        go_on.set()
-        await trio.testing.wait_all_tasks_blocked()
-        assert node.status.state is NodeState.AWAY
-        await node.wait_ready()
-
-
-@pytest.mark.parametrize(
-    "answer", [refuses("too late", Status.DEADLINE_EXCEEDED), refuses("permission denied"), refuses("amount")]
-)
-async def test_what_says_nothing_of_lnd_leaves_it_ready(autojump_clock: object, answer: Answer) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SIGN_MESSAGE] = answer
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises((NodeUnavailable, NodeRefused)):
-            await node.sign(b"text")
-        assert node.status.ready
-
-
-@pytest.mark.parametrize("words", ["payment already exists", "payment is in transition", "invoice is already paid"])
-async def test_a_payment_that_lnd_has_is_not_sent_again(autojump_clock: object, words: str) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = refuses(words, Status.ALREADY_EXISTS)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(AlreadyPaying, match=words):
-            await send(node)
-
-
-@pytest.mark.parametrize("state", [UNKNOWN, FAILED])
-async def test_a_refusal_is_believed_once_nothing_is_in_flight(
-    autojump_clock: object, state: Payment | GRPCError
-) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = refuses("amount must be specified")
-    fake.answers[rpcs.TRACK_PAYMENT] = says(state)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(NodeRefused, match="amount must be specified"):
-            await send(node)
-    assert fake.asked(TrackPaymentRequest) == [TrackPaymentRequest(payment_hash=PREIMAGE.payment_hash)]
-
-
-@pytest.mark.parametrize("state", [IN_FLIGHT, DOOMED, SUCCEEDED])
-async def test_a_refusal_that_fell_after_the_payment_began_is_not_believed(
-    autojump_clock: object, state: Payment
-) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = refuses("internal server error", Status.INTERNAL)
-    fake.answers[rpcs.TRACK_PAYMENT] = says(state, then_hang=True)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(AlreadyPaying, match="internal server error"):
-            await send(node)
-
-
-@pytest.mark.parametrize("answer", [refuses("internal server error", Status.INTERNAL), says()])
-async def test_a_refusal_that_cannot_be_checked_leaves_the_outcome_unknown(
-    autojump_clock: object, answer: object
-) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = refuses("unheard of")
-    fake.answers[rpcs.TRACK_PAYMENT] = answer  # type: ignore[assignment]
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(NodeUnavailable, match="unheard of"):
-            await send(node)
-
-
-async def test_shutting_down_is_no_refusal(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = refuses("routerrpc server shutting down")
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(NodeUnavailable, match="shutting down"):
-            await send(node)
-    assert not fake.asked(TrackPaymentRequest)
-
-
-async def test_cancelling_hangs_up(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    hung_up = trio.Event()
-
-    async def hang(_request: Message) -> AsyncGenerator[Message, None]:
-        try:
-            while True:
-                yield IN_FLIGHT
-                await trio.sleep(1)
-        finally:
-            hung_up.set()
-
-    fake.answers[rpcs.SEND_PAYMENT] = hang
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with trio.move_on_after(5) as scope:
-            await send(node)
-        assert scope.cancelled_caught
-        with trio.fail_after(1):
-            await hung_up.wait()
-
-
-# --- Tracking ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_payment_is_followed_to_its_end(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.TRACK_PAYMENT] = says(IN_FLIGHT, SUCCEEDED)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        assert (await node.track(PREIMAGE.payment_hash)).preimage == PREIMAGE
-    assert fake.asked(TrackPaymentRequest) == [
-        TrackPaymentRequest(payment_hash=PREIMAGE.payment_hash, no_inflight_updates=True)
-    ]
-
-
-async def test_a_payment_that_lnd_never_saw(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.TRACK_PAYMENT] = says(UNKNOWN)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(PaymentNotFound):
-            await node.track(PREIMAGE.payment_hash)
-
-
-async def test_other_errors_of_tracking_are_refusals(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.TRACK_PAYMENT] = refuses("invalid hash length of 3, want 32")
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(LndRefused, match="invalid hash length"):
-            await node.track(PREIMAGE.payment_hash)
-
-
-# --- Routes and the graph ---------------------------------------------------------------------------------------------
 
 
 async def test_the_first_route_is_returned(autojump_clock: object) -> None:
@@ -405,9 +155,6 @@ async def test_a_graph_that_cannot_be_asked(autojump_clock: object) -> None:
             await node.keysend_support(BOB)
 
 
-# --- Signatures -------------------------------------------------------------------------------------------------------
-
-
 async def test_signatures_are_bytes_here_and_text_there(autojump_clock: object) -> None:
     signature = bytes([31]) + bytes(range(64))
     fake = FakeLnd()
@@ -420,60 +167,6 @@ async def test_signatures_are_bytes_here_and_text_there(autojump_clock: object) 
     assert (verdict.valid, verdict.pubkey) == (True, ALICE)
     assert fake.asked(SignMessageRequest) == [SignMessageRequest(msg=b"text")]
     assert fake.asked(VerifyMessageRequest) == [VerifyMessageRequest(msg=b"text", signature=zbase32.encode(signature))]
-
-
-# --- Anything else ----------------------------------------------------------------------------------------------------
-
-
-async def test_any_rpc_can_be_called_and_streamed(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SIGN_MESSAGE] = says(SignMessageResponse(signature="y"))
-    fake.answers[rpcs.TRACK_PAYMENT] = says(IN_FLIGHT, SUCCEEDED)
-    async with opened(fake) as node:
-        await node.wait_ready()
-        own = Rpc("/lnrpc.Lightning/SignMessage", SignMessageResponse)
-        assert (await node.call(own, SignMessageRequest(msg=b"x"))).signature == "y"
-        async with node.stream(rpcs.TRACK_PAYMENT, TrackPaymentRequest()) as stream:
-            assert [payment.status async for payment in stream] == [IN_FLIGHT.status, SUCCEEDED.status]
-        async with node.stream(rpcs.TRACK_PAYMENT, TrackPaymentRequest()) as stream:
-            await stream.aclose()
-            with pytest.raises(NodeUnavailable):
-                await stream.receive()
-        with pytest.raises(LndRefused) as caught:
-            await node.call(Rpc("/lnrpc.Lightning/NoSuch", SignMessageResponse), SignMessageRequest())
-        assert caught.value.status is Status.UNIMPLEMENTED
-
-
-async def test_a_streams_own_errors_are_translated_and_the_bodys_are_not(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.TRACK_PAYMENT] = refuses("wallet locked, unlock it to enable full RPC access")
-    async with opened(fake) as node:
-        await node.wait_ready()
-        with pytest.raises(NodeUnavailable, match="wallet locked"):
-            async with node.stream(rpcs.TRACK_PAYMENT, TrackPaymentRequest()) as stream:
-                await stream.receive()
-        with pytest.raises(GRPCError):
-            async with node.stream(rpcs.TRACK_PAYMENT, TrackPaymentRequest()):
-                raise GRPCError(Status.ABORTED, "somebody else's")
-
-
-async def test_what_waits_for_a_session_that_ends_is_told(autojump_clock: object) -> None:
-    fake = FakeLnd()
-    fake.answers[rpcs.SEND_PAYMENT] = says(then_hang=True)
-    async with opened(fake) as node:
-        await node.wait_ready()
-
-        async def interrupted() -> None:
-            with pytest.raises(NodeUnavailable):
-                await send(node)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(interrupted)
-            await trio.testing.wait_all_tasks_blocked()
-            fake.leave()
-        assert not node.status.ready
-        fake.become(Wallet.SERVER_ACTIVE)
-        await node.wait_ready()
 
 
 async def test_errors_of_the_block_come_out_as_they_went_in(autojump_clock: object) -> None:
@@ -496,3 +189,98 @@ def test_importing_the_client_loads_no_front_door() -> None:
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "trio" in loaded
     assert not loaded & {"quart", "quart_trio", "hypercorn", "sqlcipher3", "rich", "trio_websocket"}
+
+
+# --- Invoices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [0, 1234])
+async def test_paying_an_invoice_sets_every_field_that_bites(autojump_clock: object, amount: int) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SEND_PAYMENT] = says(SUCCEEDED)
+    async with opened(fake) as node:
+        await node.wait_ready()
+        paid = await node.pay_invoice(INVOICE, fee_limit=Msat(3000), timeout_s=60, amount=Msat(amount))
+    assert (paid.status, paid.preimage) == (PaymentStatus.SUCCEEDED, PREIMAGE)
+    assert fake.asked(SendPaymentRequest) == [
+        SendPaymentRequest(
+            payment_request="lnbcrt1",
+            amt_msat=amount,
+            fee_limit_msat=3000,
+            timeout_seconds=60,
+            no_inflight_updates=True,
+            max_parts=16,
+        )
+    ]
+
+
+async def test_an_invoice_is_asked_for_in_millisatoshis(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.ADD_INVOICE] = says(AddInvoiceResponse(r_hash=b"\x05" * 32, payment_request="ln", add_index=7))
+    terms = InvoiceTerms(amount=Msat(1234), memo="coffee", description_hash=b"\x06" * 32, expiry_s=60)
+    async with opened(fake) as node:
+        await node.wait_ready()
+        added = await node.add_invoice(terms)
+    assert (added.payment_hash, added.payment_request, added.add_index) == (b"\x05" * 32, "ln", 7)
+    assert fake.asked(Invoice) == [Invoice(value_msat=1234, memo="coffee", description_hash=b"\x06" * 32, expiry=60)]
+
+
+async def test_a_text_that_lnd_cannot_read_is_the_callers_mistake_and_its_absence_is_not(
+    autojump_clock: object,
+) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.DECODE_PAY_REQ] = refuses("checksum failed")
+    async with opened(fake) as node:
+        await node.wait_ready()
+        with pytest.raises(InvalidArgument, match=r"cannot read this invoice \(LND: checksum failed\)"):
+            await node.decode_invoice("lnbcrt1")
+        assert fake.asked(PayReqString) == [PayReqString(pay_req="lnbcrt1")]
+        fake.answers[rpcs.DECODE_PAY_REQ] = refuses("wallet locked, unlock it to enable full RPC access")
+        with pytest.raises(NodeUnavailable):
+            await node.decode_invoice("lnbcrt1")
+
+
+async def test_an_answer_that_makes_no_sense_is_none(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.DECODE_PAY_REQ] = says(PayReq(destination="02", payment_hash="00" * 32))
+    async with opened(fake) as node:
+        await node.wait_ready()
+        with pytest.raises(NodeUnavailable, match="makes no sense"):
+            await node.decode_invoice("lnbcrt1")
+
+
+async def test_an_lnd_that_leaves_is_doubted_by_who_looks_at_invoices(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.LOOKUP_INVOICE] = refuses("the server is shutting down")
+    async with opened(fake) as node:
+        await node.wait_ready()
+        with pytest.raises(NodeUnavailable):
+            await node.lookup_invoice(PREIMAGE.payment_hash)
+        assert not node.status.ready
+
+
+async def test_a_balance_is_of_channels_and_of_the_chain(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.CHANNEL_BALANCE] = says(
+        ChannelBalanceResponse(
+            local_balance=Amount(sat=1, msat=1001),
+            remote_balance=Amount(sat=2, msat=2002),
+            unsettled_local_balance=Amount(msat=3),
+            unsettled_remote_balance=Amount(msat=4),
+            pending_open_local_balance=Amount(msat=5),
+        )
+    )
+    fake.answers[rpcs.WALLET_BALANCE] = says(WalletBalanceResponse(confirmed_balance=6, unconfirmed_balance=7))
+    async with opened(fake) as node:
+        await node.wait_ready()
+        assert await node.balance() == Balance(
+            local=Msat(1001),
+            remote=Msat(2002),
+            unsettled_local=Msat(3),
+            unsettled_remote=Msat(4),
+            opening_local=Msat(5),
+            confirmed=Msat(6000),
+            unconfirmed=Msat(7000),
+        )
+        fake.answers[rpcs.CHANNEL_BALANCE] = says(ChannelBalanceResponse())
+        assert (await node.balance()).local == 0

@@ -6,7 +6,7 @@ Runs where btcd, btcctl, lnd and lncli are on PATH. alice-bob-carol in a line; d
 import os
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import betterproto2
 import pytest
 import trio
-from tests.lnd.regtest import Lnd, Regtest, missing_programs, running
+from tests.lnd.regtest import Lnd, Regtest, missing_programs
 
 from impervious.errors import (
     AlreadyPaying,
@@ -32,6 +32,7 @@ from impervious.lnd.readiness import PAYMENT_NODE
 from impervious.model import (
     InvoiceCursor,
     InvoiceNews,
+    InvoiceState,
     KeysendSupport,
     NodeState,
     NodeStatus,
@@ -53,25 +54,15 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_programs()), reason=f"not on PATH: {', '.join(missing_programs())}"),
 ]
 
-NO_PASSWORD = "--noseedbackup"
 KEYSEND = "--accept-keysend"
 PASSWORD = b"test-password"
 BOLD = 400_000
 """A record of ours."""
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
-    nodes = {
-        "alice": [NO_PASSWORD, KEYSEND],
-        "bob": [NO_PASSWORD, KEYSEND],
-        "carol": [NO_PASSWORD, KEYSEND],
-        "dave": [NO_PASSWORD],
-        "erin": [NO_PASSWORD, KEYSEND, "--keysend-hold-time=1h"],
-    }
-    with running(tmp_path_factory.mktemp("regtest"), nodes) as network:
-        network.open_channels(("alice", "bob"), ("bob", "carol"), ("bob", "dave"), ("bob", "erin"))
-        yield network
+@pytest.fixture
+def network(regtest: Regtest) -> Regtest:
+    return regtest
 
 
 @asynccontextmanager
@@ -162,6 +153,17 @@ class SettleInvoiceMsg(betterproto2.Message):
 
 
 @dataclass
+class AddHoldInvoiceRequest(betterproto2.Message):
+    hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    value_msat: "int" = betterproto2.field(10, betterproto2.TYPE_INT64)
+
+
+@dataclass
+class AddHoldInvoiceResp(betterproto2.Message):
+    payment_request: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+@dataclass
 class Empty(betterproto2.Message):
     pass
 
@@ -169,6 +171,7 @@ class Empty(betterproto2.Message):
 GEN_SEED = Rpc("/lnrpc.WalletUnlocker/GenSeed", GenSeedResponse)
 INIT_WALLET = Rpc("/lnrpc.WalletUnlocker/InitWallet", Empty)
 UNLOCK_WALLET = Rpc("/lnrpc.WalletUnlocker/UnlockWallet", Empty)
+ADD_HOLD_INVOICE = Rpc("/invoicesrpc.Invoices/AddHoldInvoice", AddHoldInvoiceResp)
 SETTLE_INVOICE = Rpc("/invoicesrpc.Invoices/SettleInvoice", Empty)
 
 
@@ -197,10 +200,9 @@ async def test_another_nodes_key_is_refused(network: Regtest) -> None:
             await node.wait_ready()
 
 
-async def test_an_lnd_without_keysend_is_refused(network: Regtest) -> None:
+async def test_an_lnd_without_keysend_says_so_and_is_waited_for(network: Regtest) -> None:
     async with open_lnd(network["dave"].config) as node:
-        with pytest.raises(NodeMisconfigured, match="accept-keysend=true"):
-            await node.wait_ready()
+        assert "accept-keysend=true" in (await becomes(node, NodeState.REFUSING)).reason
 
 
 async def test_an_lnd_that_is_only_looked_at_needs_no_keysend(network: Regtest) -> None:
@@ -235,9 +237,9 @@ async def test_the_command_that_is_printed_bakes_a_macaroon_that_suffices(networ
     alice = network["alice"]
     readonly = alice.macaroon.with_name("readonly.macaroon")
     async with open_lnd(replace(alice.config, macaroon=readonly)) as node:
-        with pytest.raises(NodeMisconfigured, match="does not allow SignMessage, SendPaymentV2: ") as caught:
-            await node.wait_ready()
-    command = str(caught.value).split("`")[1]
+        status = await becomes(node, NodeState.REFUSING)
+    assert "does not allow SignMessage, SendPaymentV2: " in status.reason
+    command = status.reason.split("`")[1]
     file = bake(alice, tmp_path / "impervious.macaroon", command)
     async with ready(alice) as admin, open_lnd(replace(alice.config, macaroon=file)) as node:
         with trio.fail_after(5):
@@ -263,21 +265,20 @@ async def test_a_single_missing_permission_is_named(
     if left_out == rpcs.SUBSCRIBE_INVOICES and not may_ask:
         missing = f"{left_out.name}, CheckMacaroonPermissions"
     async with open_lnd(replace(network["alice"].config, macaroon=file)) as node:
-        with pytest.raises(NodeMisconfigured, match=f"does not allow {missing}: "):
-            await node.wait_ready()
+        assert f"does not allow {missing}: " in (await becomes(node, NodeState.REFUSING)).reason
 
 
 async def test_a_macaroon_of_another_node_is_refused(network: Regtest) -> None:
     async with open_lnd(replace(network["alice"].config, macaroon=network["bob"].macaroon)) as node:
-        with pytest.raises(NodeMisconfigured, match="signature mismatch"):
-            await node.wait_ready()
+        assert "signature mismatch" in (await becomes(node, NodeState.REFUSING)).reason
 
 
 async def test_an_invoice_macaroon_is_told_what_it_lacks(network: Regtest) -> None:
     invoice = network["alice"].macaroon.with_name("invoice.macaroon")
     async with open_lnd(replace(network["alice"].config, macaroon=invoice)) as node:
-        with pytest.raises(NodeMisconfigured, match=r"does not allow GetInfo, .*, SendPaymentV2, TrackPaymentV2: "):
-            await node.wait_ready()
+        reason = (await becomes(node, NodeState.REFUSING)).reason
+    assert "does not allow GetInfo, " in reason
+    assert ", SendPaymentV2, TrackPaymentV2: " in reason
 
 
 # --- Signatures, routes, the graph ------------------------------------------------------------------------------------
@@ -421,6 +422,39 @@ async def test_leaving_stops_waiting_and_not_paying(network: Regtest) -> None:
         await settle(network["erin"], preimage)
         with trio.fail_after(30):
             assert (await node.track(preimage.payment_hash)).preimage == preimage
+
+
+@pytest.mark.parametrize("how", ["leave", "kill"])
+async def test_an_invoice_whose_payment_is_held_is_found_in_flight_and_not_paid_again(
+    network: Regtest, how: str
+) -> None:
+    preimage = random_preimage()
+    request = AddHoldInvoiceRequest(hash=preimage.payment_hash, value_msat=7001)
+    async with ready(network["alice"]) as alice, ready(network["carol"]) as carol:
+        added = await carol.call(ADD_HOLD_INVOICE, request)
+        invoice = await alice.decode_invoice(added.payment_request)
+
+        async def pay_it() -> None:
+            await alice.pay_invoice(invoice, fee_limit=Msat(5000), timeout_s=30)
+
+        before = await alice.balance()
+        with trio.move_on_after(1):
+            await pay_it()
+        assert (await carol.lookup_invoice(preimage.payment_hash)).state is InvoiceState.ACCEPTED
+        held = await alice.balance()
+        assert (held.local, held.unsettled_local, held.unsettled_remote) == (before.local - 8001, 0, 8001)
+        if how == "kill":
+            network["alice"].kill()
+            await becomes(alice, NodeState.AWAY)
+            network["alice"].start(wait=False)
+            await becomes(alice, NodeState.READY)
+        assert (await alice.lookup_payment(preimage.payment_hash)).status is PaymentStatus.IN_FLIGHT
+        with pytest.raises(AlreadyPaying, match="in transition"):
+            await pay_it()
+        await settle(network["carol"], preimage)
+        with trio.fail_after(60):
+            assert (await alice.track(preimage.payment_hash)).amount == 7001
+        assert (await carol.lookup_invoice(preimage.payment_hash)).amount_paid == 7001
 
 
 async def test_many_keysends_at_once(network: Regtest) -> None:

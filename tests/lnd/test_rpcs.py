@@ -1,5 +1,5 @@
 from impervious.lnd import rpcs
-from impervious.lnd.readiness import PAYMENT_NODE
+from impervious.lnd.readiness import LIGHTNING_NODE, PAYMENT_NODE
 from impervious.lnd.rpcs import Rpc
 from impervious.pb.lnrpc import LightningBase, StateBase
 from impervious.pb.routerrpc import RouterBase
@@ -26,10 +26,15 @@ def test_names_for_people_and_for_lncli() -> None:
     assert rpcs.SEND_PAYMENT.uri == "uri:/routerrpc.Router/SendPaymentV2"
 
 
-def test_a_payment_node_needs_nothing_that_only_looks_at_balances() -> None:
-    assert {rpc.name for rpc in HERE.values()} - {rpc.name for rpc in PAYMENT_NODE.rpcs} == {
-        "SubscribeState",
+def test_what_only_carries_messages_needs_neither_invoices_nor_balances() -> None:
+    assert {rpc.name for rpc in LIGHTNING_NODE.rpcs} - {rpc.name for rpc in PAYMENT_NODE.rpcs} == {
+        "AddInvoice",
+        "DecodePayReq",
+        "ListPayments",
         "ChannelBalance",
         "WalletBalance",
+    }
+    assert {rpc.name for rpc in HERE.values()} - {rpc.name for rpc in LIGHTNING_NODE.rpcs} == {
+        "SubscribeState",
         "ListChannels",
     }

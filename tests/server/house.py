@@ -10,7 +10,7 @@ import trio
 from coincurve import PrivateKey
 from tests.conftest import inline
 
-from impervious.config import Address, Config, ServerConfig, ServiceConfig
+from impervious.config import Address, Config, ServerConfig, ServiceConfig, SocketConfig
 from impervious.errors import Unverified
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
@@ -178,6 +178,7 @@ def config(tmp_path: Path, **server: object) -> Config:
         plain,
         server=ServerConfig(**doors),  # type: ignore[arg-type]
         store=replace(plain.store, path=tmp_path / "imp.db"),
+        socket=SocketConfig(server_ip="127.0.0.1", ports=((0, 0),)),
     )
 
 
@@ -205,7 +206,10 @@ async def open_house(
         hosted = Services(classes, given, node=lightning, store=store, hub=hub, outbound=outbound, random=lambda: 0.5)
         await store.write(lambda tx: outbox.set_identity(tx, ME))
         await hosted.begin()
-        yield House(given, lightning, store, events, hosted)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(hosted.run)
+            yield House(given, lightning, store, events, hosted)
+            nursery.cancel_scope.cancel()
 
 
 @dataclass

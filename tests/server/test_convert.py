@@ -49,6 +49,8 @@ def test_every_error_of_ours_but_the_base_has_a_code_and_keeps_its_sentence(kind
         (errors.Unsupported("x"), 12, 501),
         (errors.NodeUnavailable("x"), 14, 503),
         (errors.StoreFull("x"), 14, 503),
+        (errors.WireGuardMissing("x"), 9, 400),
+        (errors.WireGuardStuck("x"), 14, 503),
         (errors.StoreError("x"), 13, 500),
         (DeliveryFailed("x", retryable=True), 10, 409),
         (DeliveryFailed("x", retryable=False), 9, 400),

@@ -16,6 +16,7 @@ from trio_websocket import open_websocket_url
 from impervious.config import Address
 from impervious.errors import ConfigError, PaymentFailure
 from impervious.pb.messaging import MessagingStub, SendMessageRequest
+from impervious.pb.socket import ListSocketsRequest, SocketStub
 from impervious.pb.websocket import SubscribeRequest, SubscribeResponse
 from impervious.rpc import open_channel
 from impervious.server.doors import largest_request
@@ -172,6 +173,36 @@ async def test_a_reply_over_grpc_and_a_resumed_stream(tmp_path: Path) -> None:
         assert (second["id"], second["replyToId"]) == (answer.id, sent["id"])
         async with streaming(here.alice_at.http, "/v1/subscribe", f"Last-Event-ID: {first['seq']}") as lines:
             assert json.loads(await lines.chunk())["result"] == second
+
+
+async def test_two_programs_talk_through_a_relay_that_one_node_runs_and_the_other_is_told_of(tmp_path: Path) -> None:
+    async with town(tmp_path) as here, open_websocket_url(f"ws://{here.carol_at.http_text}/v1/subscribe") as websocket:
+        _, started = await http(here.alice_at.http, "POST", "/v1/socket/start")
+        status, sent = await http(
+            here.alice_at.http, "POST", "/v1/socket/sendRequest?wait=true", {"pubkey": here.carol_hex}
+        )
+        assert status == 200
+        shown = json.loads(await websocket.get_message())["result"]
+        assert (shown["id"], shown["serviceType"], shown["fromPubkey"]) == (sent["id"], "socket", here.alice_hex)
+        told = json.loads(shown["data"])
+        assert told == {"recordId": "SOCKET", **{name: started[name] for name in ("protocol", "ip", "port1", "port2")}}
+
+        with (
+            trio.socket.socket(type=trio.socket.SOCK_DGRAM) as near,
+            trio.socket.socket(type=trio.socket.SOCK_DGRAM) as far,
+        ):
+            await near.connect((told["ip"], int(told["port1"][1:])))
+            await far.connect((told["ip"], int(told["port2"][1:])))
+            await far.send(b"")
+            await near.send(b"hello")
+            assert await far.recv(65_535) == b"hello"
+            for size in (1, 1200, 65_507):
+                await far.send(b"x" * size)
+                assert await near.recv(65_535) == b"x" * size
+        async with open_channel(here.alice_at.grpc.host, here.alice_at.grpc.port) as channel:
+            listed = await SocketStub(channel).list_sockets(ListSocketsRequest())  # type: ignore[arg-type]
+        assert [each.side2 and each.side2.forwarded_bytes for each in listed.sessions] == [66_708]
+        assert await http(here.alice_at.http, "POST", "/v1/socket/stop") == (200, {})
 
 
 @pytest.mark.slow

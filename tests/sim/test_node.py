@@ -6,15 +6,15 @@ import trio.testing
 from tests.sim.reader import pay, preimage_of
 
 from impervious.errors import NodeRefused, NodeUnavailable
-from impervious.model import InvoiceCursor, NodeState
-from impervious.node import PaymentNode
+from impervious.model import InvoiceCursor, InvoiceTerms, NodeState
+from impervious.node import LightningNode
 from impervious.sim import SimNetwork
 from impervious.sim.engine.answers import WalletState
 from impervious.units import Msat
 
 
-def test_a_simulated_node_is_a_payment_node() -> None:
-    node: PaymentNode = SimNetwork.line("alice").node("alice")
+def test_a_simulated_node_is_a_lightning_node() -> None:
+    node: LightningNode = SimNetwork.line("alice").node("alice")
     assert node.status.ready
 
 
@@ -46,6 +46,25 @@ async def test_every_call_lets_others_run(autojump_clock: trio.testing.MockClock
             partial(alice.find_route, bob, Msat(1000), {}, fee_limit=Msat(0)),
             partial(alice.keysend_support, bob),
             alice.wait_ready,
+        ):
+            with trio.testing.assert_checkpoints():
+                await call()
+
+
+async def test_every_call_about_invoices_lets_others_run(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, bob = network.node("alice"), network.node("bob")
+        added = await bob.add_invoice(InvoiceTerms(amount=Msat(1000)))
+        invoice = await alice.decode_invoice(added.payment_request)
+        for call in (
+            partial(alice.pay_invoice, invoice, fee_limit=Msat(0), timeout_s=60),
+            partial(alice.lookup_payment, added.payment_hash),
+            partial(bob.lookup_invoice, added.payment_hash),
+            partial(bob.add_invoice, InvoiceTerms(amount=Msat(1000))),
+            partial(alice.decode_invoice, added.payment_request),
+            bob.list_invoices,
+            alice.list_payments,
+            alice.balance,
         ):
             with trio.testing.assert_checkpoints():
                 await call()

@@ -289,8 +289,8 @@ async def test_balances_know_what_is_on_its_way(autojump_clock: trio.testing.Moc
             under_way = await rpcs.channel_balance()
             assert [payment.stage async for payment in updates][-1] is Stage.SUCCEEDED
         after = await rpcs.channel_balance()
-    assert (under_way.local, under_way.remote, under_way.unsettled_local) == (499_995_000, 500_000_000, 5000)
-    assert (after.local, after.remote, after.unsettled_local) == (499_995_000, 500_005_000, 0)
+    assert (under_way.local, under_way.remote, under_way.unsettled_remote) == (499_995_000, 500_000_000, 5000)
+    assert (after.local, after.remote, after.unsettled_remote) == (499_995_000, 500_005_000, 0)
 
 
 async def test_channels_are_active_while_both_ends_run(autojump_clock: trio.testing.MockClock) -> None:

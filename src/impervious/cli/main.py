@@ -28,12 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _Overview().parse_args(sys.argv[1:] if argv is None else argv)
         code = _print_version() if args.version else _run(find(args.verb or DEFAULT), args)
         sys.stdout.flush()  # here, where a reader that has gone can be caught
-    except BrokenPipeError:  # the reader of our output has gone: `impervious config show | head`
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
+        if not _reader_gone(error):
+            return report(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
         return CRASH
-    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        return report(error)
     return code
+
+
+def _reader_gone(error: BaseException) -> bool:
+    """Whether all that happened is that nobody reads our output any more: `impervious config show | head`."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_reader_gone, error.exceptions))
+    return isinstance(error, BrokenPipeError)
 
 
 def _print_version() -> int:

@@ -44,6 +44,7 @@ class Verb:
 RUN: Final = "Run"
 SET_UP: Final = "Set up"
 TRY: Final = "Try it without a node of your own"
+VPN: Final = "Tunnels"
 
 VERBS: Final = (
     Verb(
@@ -65,10 +66,22 @@ VERBS: Final = (
         examples=("impervious --config alice.yml config check",),
     ),
     Verb(
+        name="demo",
+        group=TRY,
+        meaning="show two daemons that talk on a simulated network, and leave them running",
+        examples=("impervious demo",),
+    ),
+    Verb(
         name="simnet",
         group=TRY,
         meaning="serve a simulated Lightning network, to run daemons on",
         examples=("impervious simnet --dir simnet", "impervious run --config simnet/alice/config.yml"),
+    ),
+    Verb(
+        name="vpn",
+        group=VPN,
+        meaning="see whether this machine can sell WireGuard tunnels",
+        examples=("sudo impervious vpn check",),
     ),
 )
 """In the order of the help; verbs of one group stand together."""

@@ -1,34 +1,45 @@
-"""SIGTERM and SIGINT: the first stops in order, the second at once.
+"""SIGTERM and SIGINT: the first asks to stop, the second stops at once.
 
-Trio would turn the first SIGINT into a KeyboardInterrupt somewhere in the middle of things; here both are a
-cancellation, so that everything ends in the order in which its nurseries are nested.
+Nothing is cancelled from outside, where nested nurseries would all end at the same moment: the first signal ends what
+merely waits, so that blocks are left one after the other, from the inside out.
 """
 
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
+
+from impervious.server.closing import Closing
 
 logger = logging.getLogger(__name__)
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-async def until_stopped(run: Callable[[], Awaitable[object]]) -> None:
-    """Run something until it ends by itself, or this process is told to stop.
+@asynccontextmanager
+async def stopped_by_signals() -> AsyncIterator[Closing]:
+    """Take this process's signals for as long as the block runs.
 
-    Args:
-      run: cancelled by the first signal. A second one ends the process, whatever `run` still has to do.
+    Yields:
+      What begins with the first one: what waits with it ends then, and so does `told`.
     """
+    closing = Closing()
     async with trio.open_nursery() as nursery:
-        await nursery.start(when_told, nursery.cancel_scope.cancel)
-        await run()
+        await nursery.start(when_told, closing.begin)
+        yield closing
         nursery.cancel_scope.cancel()
 
 
-async def when_told(
+async def told(closing: Closing) -> None:
+    """Wait until it begins."""
+    with closing.wait():
+        await trio.sleep_forever()
+
+
+async def when_told(  # noqa: ASYNC114 - started as soon as signals are taken
     stop: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Call `stop` at the first signal, and leave the second to the system, which ends the process."""

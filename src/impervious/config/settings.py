@@ -298,7 +298,17 @@ class SocketConfig:
     idle_timeout_s: int = setting(
         whole(1, 86_400, "seconds"), 120, "A relay that carried nothing for this long is closed."
     )
-    require_token: bool = setting(BOOL, False, "Endpoints must show their token in the first datagram.")
+    require_token: bool = setting(
+        BOOL,
+        False,
+        "Endpoints must prove that they know their token (docs/relay.md); otherwise whoever sends first is in.",
+    )
+    packets_per_s: int = setting(
+        whole(0, unit="datagrams"), 0, "Datagrams that one relay forwards in a second; more are dropped. 0: no limit."
+    )
+    bytes_per_s: int = setting(
+        whole(0, unit="bytes"), 0, "Payload bytes that one relay forwards in a second; more are dropped. 0: no limit."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,9 @@ from typing import Final
 
 from impervious.errors import InvalidArgument, Malformed, NodeUnavailable, PaymentFailure
 from impervious.model import (
+    AddedInvoice,
+    Balance,
+    DecodedInvoice,
     HtlcState,
     InvoiceHtlc,
     InvoiceState,
@@ -14,23 +17,30 @@ from impervious.model import (
     NodePubkey,
     Payment,
     PaymentHash,
+    PaymentPage,
     PaymentStatus,
     Preimage,
     Route,
     Verdict,
 )
 from impervious.pb.lnrpc import (
+    AddInvoiceResponse,
+    Amount,
+    ChannelBalanceResponse,
     GetInfoResponse,
     Invoice,
     InvoiceHtlcState,
     InvoiceInvoiceState,
+    ListPaymentsResponse,
     PaymentFailureReason,
     PaymentPaymentStatus,
+    PayReq,
     VerifyMessageResponse,
+    WalletBalanceResponse,
 )
 from impervious.pb.lnrpc import Payment as PbPayment
 from impervious.pb.lnrpc import Route as PbRoute
-from impervious.units import Msat
+from impervious.units import Msat, Sat, msat
 from impervious.wire import zbase32
 
 _STATUSES: Final = {
@@ -105,6 +115,7 @@ def payment(message: PbPayment) -> Payment:
             if status is PaymentStatus.FAILED
             else None,
             created_s=message.creation_time_ns // 1_000_000_000,
+            payment_request=message.payment_request,
         )
 
 
@@ -154,4 +165,60 @@ def invoice(message: Invoice) -> NodeInvoice:
         ),
         memo=message.memo,
         payment_request=message.payment_request,
+        amount=Msat(message.value_msat),
+        expiry_s=message.expiry,
+        description_hash=message.description_hash,
     )
+
+
+def added_invoice(message: AddInvoiceResponse) -> AddedInvoice:
+    """An invoice as it was made."""
+    return AddedInvoice(
+        payment_hash=PaymentHash(message.r_hash),
+        payment_request=message.payment_request,
+        add_index=message.add_index,
+    )
+
+
+def decoded_invoice(message: PayReq, payment_request: str) -> DecodedInvoice:
+    """What a payment request says."""
+    with understood():
+        return DecodedInvoice(
+            payment_request=payment_request,
+            payee=NodePubkey(bytes.fromhex(message.destination)),
+            payment_hash=PaymentHash(bytes.fromhex(message.payment_hash)),
+            amount=Msat(message.num_msat),  # num_satoshis is rounded
+            created_s=message.timestamp,
+            expiry_s=message.expiry,
+            description=message.description,
+            description_hash=bytes.fromhex(message.description_hash),
+            payment_secret=message.payment_addr,
+            min_final_cltv=message.cltv_expiry,
+            features=frozenset(message.features),
+        )
+
+
+def payment_page(message: ListPaymentsResponse) -> PaymentPage:
+    """A page of payments."""
+    return PaymentPage(
+        payments=tuple(map(payment, message.payments)),
+        first_index=message.first_index_offset,
+        last_index=message.last_index_offset,
+    )
+
+
+def balance(channels: ChannelBalanceResponse, wallet: WalletBalanceResponse) -> Balance:
+    """What LND has."""
+    return Balance(
+        local=_msat(channels.local_balance),
+        remote=_msat(channels.remote_balance),
+        unsettled_local=_msat(channels.unsettled_local_balance),
+        unsettled_remote=_msat(channels.unsettled_remote_balance),
+        opening_local=_msat(channels.pending_open_local_balance),
+        confirmed=msat(Sat(wallet.confirmed_balance)),
+        unconfirmed=msat(Sat(wallet.unconfirmed_balance)),
+    )
+
+
+def _msat(amount: Amount | None) -> Msat:
+    return Msat(0 if amount is None else amount.msat)

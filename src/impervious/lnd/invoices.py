@@ -37,6 +37,7 @@ class LndInvoices:
         answer = await call(self._channel, LIST_INVOICES, request, host=self._host)
         return InvoicePage(
             invoices=tuple(map(convert.invoice, answer.invoices)),
+            first_index=answer.first_index_offset,
             last_index=answer.last_index_offset,  # also behind what a filter left out
         )
 

@@ -1,165 +1,76 @@
-"""`LndNode`: one LND as `node.PaymentNode`, and as a Trio client for everything else LND can do.
-
-A task of its own (`watch`) keeps the connection; the methods here use what it has at that moment and never wait for it.
-What an RPC leaves open when it fails is asked for with another one, so that no caller has to interpret LND's words.
-"""
+"""`LndNode`: one LND as `node.LightningNode`, and as a Trio client for everything else LND can do (`client`)."""
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
 
 import trio
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
 
 from impervious.background import background
 from impervious.config import LndConfig
-from impervious.errors import (
-    AlreadyPaying,
-    NodeMisconfigured,
-    NodeUnavailable,
-    NoRoute,
-    PaymentNotFound,
-)
-from impervious.invoice_feed import FeedPace, settled_invoices
+from impervious.errors import InvalidArgument, NodeRefused, NoRoute, NotFound
+from impervious.invoice_feed import settled_invoices
 from impervious.lnd import convert
-from impervious.lnd.connection import Connect, Connection, LndStream, call, open_connection
+from impervious.lnd.connection import Connect, open_connection
 from impervious.lnd.credentials import Credentials, read_credentials
-from impervious.lnd.faults import LndRefused, MacaroonRefused
+from impervious.lnd.faults import LndRefused
 from impervious.lnd.invoices import LndInvoices
+from impervious.lnd.payments import LndPayments
 from impervious.lnd.readiness import PAYMENT_NODE, Requirements
 from impervious.lnd.rpcs import (
+    ADD_INVOICE,
+    CHANNEL_BALANCE,
+    DECODE_PAY_REQ,
     GET_NODE_INFO,
     QUERY_ROUTES,
-    SEND_PAYMENT,
     SIGN_MESSAGE,
-    TRACK_PAYMENT,
     VERIFY_MESSAGE,
-    Response,
-    Rpc,
+    WALLET_BALANCE,
 )
 from impervious.lnd.watch import Watch
 from impervious.model import (
+    AddedInvoice,
+    Balance,
+    DecodedInvoice,
     InvoiceCursor,
     InvoiceNews,
+    InvoicePage,
+    InvoiceTerms,
     KeysendSupport,
-    NodeInfo,
+    NodeInvoice,
     NodePubkey,
-    NodeState,
-    NodeStatus,
     Payment,
     PaymentHash,
-    PaymentStatus,
     Preimage,
     Records,
     Route,
     Verdict,
 )
 from impervious.pb.lnrpc import (
+    ChannelBalanceRequest,
     FeeLimit,
+    Invoice,
     NodeInfoRequest,
+    PayReqString,
     QueryRoutesRequest,
     SignMessageRequest,
     VerifyMessageRequest,
+    WalletBalanceRequest,
 )
-from impervious.pb.lnrpc import Payment as PbPayment
-from impervious.pb.routerrpc import SendPaymentRequest, TrackPaymentRequest
-from impervious.rpc.message import Message
+from impervious.pb.routerrpc import SendPaymentRequest
 from impervious.units import Msat
 from impervious.wire import zbase32
 from impervious.wire.keysend import FEATURE_BIT, PREIMAGE_RECORD
 
-_ENDED: Final = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.FAILED})
-
-_CALLERS_OWN: Final = (Status.DEADLINE_EXCEEDED, Status.CANCELLED)
-"""How a call ends whose caller has run out of time: no news of LND."""
+MAX_PARTS: Final = 16
+"""Of one invoice's payment; lnd's own default."""
 
 
-class LndNode:
-    """One LND. Made by `open_lnd`."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self.pace = FeedPace()
-        """How often invoices are read."""
-
-    # --- Readiness ----------------------------------------------------------------------------------------------------
-
-    @property
-    def status(self) -> NodeStatus:
-        """Whether it can serve now, and if not, why. Never blocks."""
-        return self._watch.status
-
-    async def status_after(self, seen: NodeStatus) -> NodeStatus:
-        """Wait until the status is another than `seen`, and return it. Those that pass quickly may be missed."""
-        while self._watch.status == seen:
-            await self._watch.wait_change()
-        await trio.lowlevel.checkpoint()
-        return self._watch.status
-
-    async def wait_ready(self) -> NodeInfo:
-        """Wait until it can serve, then tell who it is.
-
-        Raises:
-          NodeMisconfigured: it is another node than the configuration names. What its operator can cure while we wait
-            (keysend off, a macaroon that allows too little) is waited for; `status` says which.
-        """
-        status = self.status
-        while not status.ready:
-            if status.state is NodeState.MISTAKEN:
-                raise NodeMisconfigured(status.reason)
-            status = await self.status_after(status)
-        await trio.lowlevel.checkpoint()
-        assert self._watch.info is not None, "ready is only said of a node that has told who it is"
-        return self._watch.info
-
-    # --- Any RPC ------------------------------------------------------------------------------------------------------
-
-    async def call(self, rpc: Rpc[Response], request: Message) -> Response:
-        """Make any unary call of LND's.
-
-        Args:
-          rpc: one of `lnd.rpcs`, or one made for the purpose.
-          request: its request.
-
-        Raises:
-          NodeUnavailable: LND is not ready, or went away before it answered.
-          LndRefused: LND answered with an error.
-        """
-        connection = self._ready()
-        with self._doubting(connection):
-            return await call(connection.calls, rpc, request, host=connection.credentials.host)
-
-    def stream(self, rpc: Rpc[Response], request: Message) -> LndStream[Response, Response]:
-        """Make any call of LND's that answers with a stream: `async with node.stream(…) as stream`.
-
-        Long streams that bring much belong on a connection of their own; see `settled_invoices`.
-
-        Raises:
-          NodeUnavailable: LND is not ready. Entering and reading the stream raise as `call` does.
-        """
-        connection = self._ready()
-        return LndStream(connection.calls, rpc, request, lambda message: message, host=connection.credentials.host)
-
-    def _ready(self) -> Connection:
-        connection, status = self._watch.connection, self._watch.status
-        if connection is None or not status.ready:
-            raise NodeUnavailable(status.reason or "the connection to LND is being made anew")
-        return connection
-
-    @contextmanager
-    def _doubting(self, connection: Connection) -> Iterator[None]:
-        """Let nobody be told any more that LND is ready when the block finds it gone."""
-        try:
-            yield
-        except NodeUnavailable as error:
-            cause = error.__cause__
-            of_the_caller = isinstance(cause, GRPCError) and cause.status in _CALLERS_OWN
-            if not of_the_caller and not isinstance(error, MacaroonRefused):
-                self._watch.doubt(connection, str(error))
-            raise
+class LndNode(LndPayments):
+    """One LND (`node.LightningNode`). Made by `open_lnd`."""
 
     # --- Signatures ---------------------------------------------------------------------------------------------------
 
@@ -187,61 +98,22 @@ class LndNode:
             dest_custom_records={**records, PREIMAGE_RECORD: preimage.raw},
             fee_limit_msat=fee_limit,  # unset is 0: routes without fees only
             timeout_seconds=timeout_s,  # unset is 60 s since lnd 0.19 and an error before
-            no_inflight_updates=True,  # only the end counts
-            cancelable=False,  # hanging up must not stop the payment: its caller tracks it
             max_parts=1,  # a keysend cannot be split: its preimage is in every part
         )
-        try:
-            return await self._state(SEND_PAYMENT, request)
-        except LndRefused as error:
-            if error.status is Status.ALREADY_EXISTS:
-                raise AlreadyPaying(str(error)) from error
-            refusal = error
-        await self._see_nothing_begun(preimage.payment_hash, refusal)
-        raise refusal
+        return await self._send(request, preimage.payment_hash)
 
-    async def _see_nothing_begun(self, payment_hash: PaymentHash, refusal: LndRefused) -> None:
-        """Make sure that a refused payment is not under way all the same: LND's words do not tell when they fell.
-
-        Raises:
-          AlreadyPaying: it is, or was paid.
-          NodeUnavailable: nobody can say.
-        """
-        # With updates in flight, so that the present state comes at once.
-        request = TrackPaymentRequest(payment_hash=payment_hash, no_inflight_updates=False)
-        try:
-            payment = await self._state(TRACK_PAYMENT, request, frozenset(PaymentStatus))
-        except (LndRefused, NodeUnavailable) as error:
-            if isinstance(error, LndRefused) and error.status is Status.NOT_FOUND:
-                return
-            raise NodeUnavailable(f"{refusal}; and when asked what became of the payment: {error}") from error
-        if payment.status is not PaymentStatus.FAILED:  # that would be an earlier attempt, with nothing in flight
-            raise AlreadyPaying(f"{refusal}, but it has such a payment") from refusal
-
-    async def track(self, payment_hash: PaymentHash) -> Payment:
-        """Wait for the end of a payment that was sent earlier.
-
-        Raises:
-          PaymentNotFound: LND has no record of it: it was never asked to pay it, or told to forget it.
-        """
-        request = TrackPaymentRequest(payment_hash=payment_hash, no_inflight_updates=True)
-        try:
-            return await self._state(TRACK_PAYMENT, request)
-        except LndRefused as error:
-            if error.status is Status.NOT_FOUND:
-                raise PaymentNotFound(str(error)) from error
-            raise
-
-    async def _state(self, rpc: Rpc[PbPayment], request: Message, wanted: frozenset[PaymentStatus] = _ENDED) -> Payment:
-        """Wait until a payment is in one of these states."""
-        connection = self._ready()
-        host = connection.credentials.host
-        with self._doubting(connection):
-            async with LndStream(connection.calls, rpc, request, convert.payment, host=host) as states:
-                async for payment in states:
-                    if payment.status in wanted:
-                        return payment
-            raise NodeUnavailable("LND left before it told how the payment ended: track it")
+    async def pay_invoice(
+        self, invoice: DecodedInvoice, *, fee_limit: Msat, timeout_s: int, amount: Msat = Msat(0)
+    ) -> Payment:
+        """Pay an invoice, in several parts if need be (`node.InvoiceNode.pay_invoice`)."""
+        request = SendPaymentRequest(
+            payment_request=invoice.payment_request,
+            amt_msat=amount,  # only of an invoice that leaves it open: LND refuses it otherwise
+            fee_limit_msat=fee_limit,  # unset is 0: routes without fees only
+            timeout_seconds=timeout_s,
+            max_parts=MAX_PARTS,
+        )
+        return await self._send(request, invoice.payment_hash)
 
     # --- The graph ----------------------------------------------------------------------------------------------------
 
@@ -291,6 +163,60 @@ class LndNode:
           NodeUnavailable: LND is not ready.
         """
         return settled_invoices(LndInvoices(self._ready()), cursor, rescan=rescan, pace=self.pace)
+
+    async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
+        """Make an invoice that others can pay."""
+        request = Invoice(
+            value_msat=terms.amount,
+            memo=terms.memo,
+            description_hash=terms.description_hash,
+            expiry=terms.expiry_s,  # unset is a day
+        )
+        return convert.added_invoice(await self.call(ADD_INVOICE, request))
+
+    async def decode_invoice(self, payment_request: str) -> DecodedInvoice:
+        """Read a payment request and check its signature.
+
+        Raises:
+          InvalidArgument: LND cannot read it, or it is for another network.
+        """
+        if not payment_request.isascii():  # what is no UTF-8 cannot even be sent
+            raise InvalidArgument("the node cannot read this invoice: there are letters in it that no invoice has")
+        try:
+            answer = await self.call(DECODE_PAY_REQ, PayReqString(pay_req=payment_request))
+        except NodeRefused as error:
+            raise InvalidArgument(
+                f"the node cannot read this invoice ({error}): give the whole text of one for its network"
+            ) from error
+        return convert.decoded_invoice(answer, payment_request)
+
+    async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice:
+        """Say what has become of an invoice of the node's.
+
+        Raises:
+          NotFound: it is not one of the node's.
+        """
+        connection = self._ready()
+        with self._doubting(connection):
+            found = await LndInvoices(connection).lookup_invoice(payment_hash)
+        if found is None:
+            raise NotFound(f"the node has no invoice with the payment hash {payment_hash.hex()}")
+        return found
+
+    async def list_invoices(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> InvoicePage:
+        """Read a page of the node's invoices (`node.InvoiceNode.list_invoices`)."""
+        connection = self._ready()
+        with self._doubting(connection):
+            return await LndInvoices(connection).list_invoices(
+                index_offset=index_offset, limit=limit, backwards=backwards
+            )
+
+    # --- Money --------------------------------------------------------------------------------------------------------
+
+    async def balance(self) -> Balance:
+        """Say what the node has. The macaroon must allow WalletBalance, too."""
+        channels = await self.call(CHANNEL_BALANCE, ChannelBalanceRequest())
+        return convert.balance(channels, await self.call(WALLET_BALANCE, WalletBalanceRequest()))
 
 
 @asynccontextmanager

@@ -16,10 +16,14 @@ from impervious.lnd.connection import Connection, call
 from impervious.lnd.faults import LndRefused, MacaroonRefused
 from impervious.lnd.permissions import bake_command, missing
 from impervious.lnd.rpcs import (
+    ADD_INVOICE,
+    CHANNEL_BALANCE,
     CHECK_MACAROON,
+    DECODE_PAY_REQ,
     GET_INFO,
     GET_NODE_INFO,
     LIST_INVOICES,
+    LIST_PAYMENTS,
     LOOKUP_INVOICE,
     QUERY_ROUTES,
     SEND_PAYMENT,
@@ -27,6 +31,7 @@ from impervious.lnd.rpcs import (
     SUBSCRIBE_INVOICES,
     TRACK_PAYMENT,
     VERIFY_MESSAGE,
+    WALLET_BALANCE,
     AnyRpc,
 )
 from impervious.model import NodeInfo, NodeState, NodeStatus
@@ -69,6 +74,19 @@ PAYMENT_NODE: Final = Requirements(
     keysend=True,
 )
 """All that `node.PaymentNode` needs. An LND without keysend is refused: it could send, but nothing could reach it."""
+
+LIGHTNING_NODE: Final = Requirements(
+    rpcs=(
+        *PAYMENT_NODE.rpcs,
+        ADD_INVOICE,
+        DECODE_PAY_REQ,
+        LIST_PAYMENTS,
+        CHANNEL_BALANCE,
+        WALLET_BALANCE,
+    ),
+    keysend=True,
+)
+"""All that `node.LightningNode` needs: invoices and balances, too."""
 
 _WALLET: Final = {
     WalletState.WAITING_TO_START: NodeStatus(

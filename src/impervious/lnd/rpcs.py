@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from impervious.pb.lnrpc import (
+    AddInvoiceResponse,
     ChannelBalanceResponse,
     CheckMacPermResponse,
     GetInfoResponse,
     Invoice,
     ListChannelsResponse,
     ListInvoiceResponse,
+    ListPaymentsResponse,
     NodeInfo,
     Payment,
+    PayReq,
     QueryRoutesResponse,
     SignMessageResponse,
     SubscribeStateResponse,
@@ -54,9 +57,12 @@ SUBSCRIBE_STATE: Final = Rpc("/lnrpc.State/SubscribeState", SubscribeStateRespon
 GET_INFO: Final = Rpc("/lnrpc.Lightning/GetInfo", GetInfoResponse, ("info", "read"))
 GET_NODE_INFO: Final = Rpc("/lnrpc.Lightning/GetNodeInfo", NodeInfo, ("info", "read"))
 QUERY_ROUTES: Final = Rpc("/lnrpc.Lightning/QueryRoutes", QueryRoutesResponse, ("info", "read"))
+ADD_INVOICE: Final = Rpc("/lnrpc.Lightning/AddInvoice", AddInvoiceResponse, ("invoices", "write"))
+DECODE_PAY_REQ: Final = Rpc("/lnrpc.Lightning/DecodePayReq", PayReq, ("offchain", "read"))
 LOOKUP_INVOICE: Final = Rpc("/lnrpc.Lightning/LookupInvoice", Invoice, ("invoices", "read"))
 LIST_INVOICES: Final = Rpc("/lnrpc.Lightning/ListInvoices", ListInvoiceResponse, ("invoices", "read"))
 SUBSCRIBE_INVOICES: Final = Rpc("/lnrpc.Lightning/SubscribeInvoices", Invoice, ("invoices", "read"))
+LIST_PAYMENTS: Final = Rpc("/lnrpc.Lightning/ListPayments", ListPaymentsResponse, ("offchain", "read"))
 SIGN_MESSAGE: Final = Rpc("/lnrpc.Lightning/SignMessage", SignMessageResponse, ("message", "write"))
 VERIFY_MESSAGE: Final = Rpc("/lnrpc.Lightning/VerifyMessage", VerifyMessageResponse, ("message", "read"))
 CHANNEL_BALANCE: Final = Rpc("/lnrpc.Lightning/ChannelBalance", ChannelBalanceResponse, ("offchain", "read"))

@@ -39,6 +39,8 @@ from impervious.errors import (
     Unauthenticated,
     Unsupported,
     Unverified,
+    WireGuardError,
+    WireGuardStuck,
 )
 from impervious.model import Event, MessageId
 from impervious.pb.websocket import SubscribeResponse
@@ -67,6 +69,8 @@ _CODES: Final[Mapping[type[BaseException], Status]] = {
     StoreError: Status.INTERNAL,
     Malformed: Status.INVALID_ARGUMENT,
     Unverified: Status.INVALID_ARGUMENT,
+    WireGuardStuck: Status.UNAVAILABLE,
+    WireGuardError: Status.FAILED_PRECONDITION,
     trio.TooSlowError: Status.DEADLINE_EXCEEDED,
 }
 

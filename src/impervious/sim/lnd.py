@@ -127,8 +127,7 @@ class SimLnd:
 
     def add_invoice(self, value: Msat, *, memo: str = "", expiry_s: int = 86_400) -> Invoice:
         """Make an ordinary invoice, with a random preimage."""
-        preimage = Preimage(self._engine.world.chance.randbytes(32))
-        invoice = self._engine.add_invoice(self.name, preimage, value, memo=memo, expiry_s=expiry_s)
+        invoice = self._engine.add_invoice(self.name, value, memo=memo, expiry_s=expiry_s)
         self._driver.step()
         return invoice
 

@@ -1,10 +1,10 @@
-"""A simulated node as the rooms above see it: `node.PaymentNode` over the RPCs of a simulated LND.
+"""A simulated node as the rooms above see it: `node.LightningNode` over the RPCs of a simulated LND.
 
 What it makes of LND's answers is what `lnd.LndNode` makes of them: one suite in tests/contract holds both to it.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Final
 
 import trio
@@ -12,17 +12,22 @@ from grpclib.const import Status
 
 from impervious.errors import (
     AlreadyPaying,
+    InvalidArgument,
     NodeRefused,
     NodeUnavailable,
     NoRoute,
+    NotFound,
     PaymentNotFound,
 )
 from impervious.invoice_feed import FeedPace, settled_invoices
 from impervious.model import (
+    AddedInvoice,
+    Balance,
+    DecodedInvoice,
     InvoiceCursor,
-    InvoiceHtlc,
     InvoiceNews,
     InvoicePage,
+    InvoiceTerms,
     KeysendSupport,
     NodeInfo,
     NodeInvoice,
@@ -31,17 +36,20 @@ from impervious.model import (
     NodeStatus,
     Payment,
     PaymentHash,
+    PaymentPage,
     PaymentStatus,
     Preimage,
     Records,
     Route,
     Verdict,
 )
-from impervious.sim.engine.answers import NO_PATH, NOT_YET, LndError, WalletState
-from impervious.sim.engine.invoices import Invoice
-from impervious.sim.engine.payments import Order, SimPayment, Stage
+from impervious.sim import convert
+from impervious.sim.convert import translated
+from impervious.sim.engine.answers import NO_PATH, LndError, WalletState
+from impervious.sim.engine.payments import Order, SimPayment
+from impervious.sim.invoices import SimInvoices
 from impervious.sim.lnd import SimLnd
-from impervious.sim.rpcs import NETWORK, VERSION, Rpcs
+from impervious.sim.rpcs import NETWORK, VERSION
 from impervious.sim.streams import LiveStream
 from impervious.units import Msat
 from impervious.wire import keysend
@@ -56,16 +64,9 @@ _STATES: Final = {
     WalletState.WAITING_TO_START: NodeStatus(state=NodeState.STARTING, reason="the node is waiting to start"),
 }
 
-_STATUSES: Final = {
-    Stage.INITIATED: PaymentStatus.IN_FLIGHT,
-    Stage.IN_FLIGHT: PaymentStatus.IN_FLIGHT,
-    Stage.SUCCEEDED: PaymentStatus.SUCCEEDED,
-    Stage.FAILED: PaymentStatus.FAILED,
-}
-
 
 class SimNode:
-    """A simulated node (`node.PaymentNode`)."""
+    """A simulated node (`node.LightningNode`)."""
 
     def __init__(self, lnd: SimLnd) -> None:
         self._lnd = lnd
@@ -140,6 +141,9 @@ class SimNode:
             fee_limit=fee_limit,
             timeout_s=timeout_s,
         )
+        return await self._send(order)
+
+    async def _send(self, order: Order) -> Payment:
         with self._asking():
             async with self._rpcs.send_payment(order) as updates:
                 return await _end(updates)
@@ -185,111 +189,110 @@ class SimNode:
         self, cursor: InvoiceCursor, *, rescan: bool = False
     ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[InvoiceNews]]:
         """Tell every invoice that has settled since `cursor`, then the ones that settle."""
-        return settled_invoices(_Source(self._rpcs), cursor, rescan=rescan, pace=self.pace)
+        return settled_invoices(SimInvoices(self._rpcs), cursor, rescan=rescan, pace=self.pace)
+
+    # --- invoices ---
+
+    async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
+        """Make an invoice that others can pay."""
+        with self._asking():
+            added = await self._rpcs.add_invoice(
+                terms.amount, memo=terms.memo, description_hash=terms.description_hash, expiry_s=terms.expiry_s
+            )
+        return AddedInvoice(
+            payment_hash=added.payment_hash, payment_request=added.payment_request, add_index=added.add_index
+        )
+
+    async def decode_invoice(self, payment_request: str) -> DecodedInvoice:
+        """Read a payment request."""
+        try:
+            with self._asking():
+                return await self._rpcs.decode_pay_req(payment_request)
+        except NodeRefused as error:
+            raise InvalidArgument(
+                f"the node cannot read this invoice ({error}): give the whole text of one for its network"
+            ) from error
+
+    async def pay_invoice(
+        self, invoice: DecodedInvoice, *, fee_limit: Msat, timeout_s: int, amount: Msat = Msat(0)
+    ) -> Payment:
+        """Pay an invoice, and wait for the end."""
+        order = Order(
+            dest=b"",
+            amount=amount,
+            payment_hash=b"",
+            payment_request=invoice.payment_request,
+            fee_limit=fee_limit,
+            timeout_s=timeout_s,
+        )
+        try:
+            return await self._send(order)
+        except NodeRefused as refusal:
+            with suppress(PaymentNotFound):  # as it should be: but one that has expired may have been paid before
+                if (await self.lookup_payment(invoice.payment_hash)).status is not PaymentStatus.FAILED:
+                    raise AlreadyPaying(f"{refusal}, but the node has such a payment") from refusal
+            raise
+
+    async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
+        """Say what has become of a payment so far."""
+        with self._asking():
+            async with self._rpcs.track_payment(payment_hash) as updates:
+                return convert.payment(await updates.receive())
+
+    async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice:
+        """Say what has become of an invoice of the node's."""
+        with self._asking():
+            found = await SimInvoices(self._rpcs).lookup_invoice(payment_hash)
+        if found is None:
+            raise NotFound(f"the node has no invoice with the payment hash {payment_hash.hex()}")
+        return found
+
+    async def list_invoices(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> InvoicePage:
+        """Read a page of the node's invoices."""
+        with self._asking():
+            return await SimInvoices(self._rpcs).list_invoices(
+                index_offset=index_offset, limit=limit, backwards=backwards
+            )
+
+    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+        """Read a page of what the node has paid or tried to."""
+        with self._asking():
+            rows = await self._rpcs.list_payments(
+                include_incomplete=True, index_offset=index_offset, limit=limit, backwards=backwards
+            )
+        return PaymentPage(
+            payments=tuple(map(convert.payment, rows)),
+            first_index=rows[0].index if rows else 0,
+            last_index=rows[-1].index if rows else 0,
+        )
+
+    async def balance(self) -> Balance:
+        """Say what the node has; there are no coins on a simulated chain."""
+        with self._asking():
+            found = await self._rpcs.channel_balance()
+        return Balance(
+            local=found.local,
+            remote=found.remote,
+            unsettled_local=found.unsettled_local,
+            unsettled_remote=found.unsettled_remote,
+            opening_local=Msat(0),
+            confirmed=Msat(0),
+            unconfirmed=Msat(0),
+        )
+
+    # --- inside ---
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
         if not (status := self.status).ready:
             raise NodeUnavailable(status.reason)
-        with _translated():
+        with translated():
             yield
-
-
-class _Source:
-    """What the invoice feed asks of a simulated LND (`invoice_feed.InvoiceSource`)."""
-
-    def __init__(self, rpcs: Rpcs) -> None:
-        self._rpcs = rpcs
-
-    async def list_invoices(
-        self, *, index_offset: int, limit: int, backwards: bool = False, created_from_s: int = 0
-    ) -> InvoicePage:
-        with _translated():
-            rows = await self._rpcs.list_invoices(
-                index_offset=index_offset, limit=limit, backwards=backwards, created_from_s=created_from_s
-            )
-        return InvoicePage(invoices=tuple(_invoice(row) for row in rows), last_index=rows[-1].add_index if rows else 0)
-
-    @asynccontextmanager
-    async def subscribe_invoices(self, *, settle_index: int) -> AsyncIterator[trio.abc.ReceiveChannel[NodeInvoice]]:
-        with _translated():
-            async with self._rpcs.subscribe_invoices(add_index=0, settle_index=settle_index) as stream:
-                yield _Invoices(stream)
-
-    async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
-        try:
-            with _translated():
-                return _invoice(await self._rpcs.lookup_invoice(payment_hash))
-        except PaymentNotFound:
-            return None
-
-
-class _Invoices(trio.abc.ReceiveChannel[NodeInvoice]):
-    """A subscription's events as the domain sees them."""
-
-    def __init__(self, stream: LiveStream[Invoice]) -> None:
-        self._stream = stream
-
-    async def receive(self) -> NodeInvoice:
-        with _translated():
-            return _invoice(await self._stream.receive())
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """LND's errors -> ours."""
-    try:
-        yield
-    except LndError as error:
-        if error.status is Status.ALREADY_EXISTS:
-            raise AlreadyPaying(error.text) from error
-        if error.status is Status.NOT_FOUND:
-            raise PaymentNotFound(error.text) from error
-        if error.status is Status.UNAVAILABLE or error.text in NOT_YET.values():
-            raise NodeUnavailable(error.text) from error
-        raise NodeRefused(error.text) from error
 
 
 async def _end(updates: LiveStream[SimPayment]) -> Payment:
     """Wait for a payment's last state."""
     async for payment in updates:
         if payment.terminal:
-            return _payment(payment)
+            return convert.payment(payment)
     raise NodeUnavailable("the node shut down before the payment ended; its outcome is unknown")
-
-
-def _payment(payment: SimPayment) -> Payment:
-    return Payment(
-        payment_hash=payment.payment_hash,
-        status=_STATUSES[payment.stage],
-        amount=payment.order.amount,
-        fee=payment.fee,
-        attempts=len(payment.attempts),
-        preimage=payment.preimage,
-        failure=payment.failure,
-        created_s=int(payment.created_s),
-    )
-
-
-def _invoice(row: Invoice) -> NodeInvoice:
-    return NodeInvoice(
-        payment_hash=row.payment_hash,
-        state=row.state,
-        add_index=row.add_index,
-        settle_index=row.settle_index,
-        created_s=row.created_s,
-        settled_s=row.settled_s,
-        is_keysend=row.is_keysend,
-        amount_paid=row.amount_paid,
-        htlcs=tuple(
-            InvoiceHtlc(
-                state=htlc.state, amount=htlc.amount, accepted_s=htlc.accepted_s, index=htlc.index, records=htlc.records
-            )
-            for htlc in row.htlcs
-        ),
-        memo=row.memo,
-        payment_request=row.payment_request,
-    )

@@ -13,8 +13,9 @@ import trio
 from grpclib.const import Status
 
 from impervious.errors import Malformed, Unverified
-from impervious.model import InvoiceState, NodePubkey, PaymentHash
+from impervious.model import DecodedInvoice, InvoiceState, NodePubkey, PaymentHash
 from impervious.sim.driver import Driver
+from impervious.sim.engine import payment_request
 from impervious.sim.engine.answers import BROKEN, GONE, NO_PATH, NOT_YET, LndError, WalletState
 from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.invoices import Invoice, LiveFilter
@@ -64,6 +65,7 @@ class Balances:
     local: Msat
     remote: Msat
     unsettled_local: Msat
+    """Of HTLCs that would bring us something: LND counts them for whom they would be."""
     unsettled_remote: Msat
 
 
@@ -178,6 +180,8 @@ class Rpcs:
         Leaving early changes nothing, unless the order is cancelable.
         """
         await self._ready()
+        if order.payment_request:
+            order = payment_request.filled(order, now_s=self._world.time.wall_s())
         with self._payment_stream(PaymentHash(order.payment_hash)) as stream:
             self._driver.engine.pay(self._node.name, order)
             self._driver.step()
@@ -214,6 +218,22 @@ class Rpcs:
             raise LndError(NO_PATH) from None
 
     # --- invoices ---
+
+    async def add_invoice(
+        self, value: Msat, *, memo: str = "", description_hash: bytes = b"", expiry_s: int = 0
+    ) -> Invoice:
+        """Lightning.AddInvoice."""
+        await self._ready()
+        invoice = self._driver.engine.add_invoice(
+            self._node.name, value, memo=memo, description_hash=description_hash, expiry_s=expiry_s
+        )
+        self._driver.step()
+        return invoice
+
+    async def decode_pay_req(self, text: str) -> DecodedInvoice:
+        """Lightning.DecodePayReq."""
+        await self._ready()
+        return payment_request.decode(text)
 
     async def list_invoices(
         self,
@@ -326,14 +346,16 @@ class Rpcs:
 
     async def channel_balance(self) -> Balances:
         """Lightning.ChannelBalance."""
-        local = remote = out = back = 0
+        local = remote = incoming = outgoing = 0
         for channel, _ in await self.list_channels():
             side = channel.side(self._node.name)
             local += channel.balances[side]
             remote += channel.balances[1 - side]
-            out += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer == side)
-            back += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer != side)
-        return Balances(local=Msat(local), remote=Msat(remote), unsettled_local=Msat(out), unsettled_remote=Msat(back))
+            outgoing += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer == side)
+            incoming += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer != side)
+        return Balances(
+            local=Msat(local), remote=Msat(remote), unsettled_local=Msat(incoming), unsettled_remote=Msat(outgoing)
+        )
 
     # --- the ends of connections ---
 

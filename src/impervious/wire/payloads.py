@@ -102,6 +102,34 @@ def _services(value: object) -> tuple[str, ...]:
     return tuple(cast("list[str]", value))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketOffer:
+    """Where a relay is, told to the node that is to use it."""
+
+    ip: str
+    """An address, or a host name, that the other node can reach."""
+    ports: tuple[int, int]
+    session: str = ""
+    """Its name; empty: the one that the calls of 2021 act on."""
+
+    def encode(self) -> bytes:
+        """Write it as it was published; the name is ours, so it is only there when it says something."""
+        first, second = self.ports
+        shape = {
+            "recordId": "SOCKET",
+            "protocol": "udp",
+            "ip": self.ip,
+            "port1": port_text(first),
+            "port2": port_text(second),
+        }
+        return compact(shape | ({"session": self.session} if self.session else {}))
+
+
+def port_text(port: int) -> str:
+    """Write a port as it was published: with a leading colon."""
+    return f":{port}"
+
+
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ def test_one_seed_gives_one_history() -> None:
 
 def test_an_ordinary_invoice_is_paid_with_its_address() -> None:
     lab = Lab(["alice", "bob"], ["alice-bob"])
-    invoice = lab.engine.add_invoice("bob", preimage_of(9), Msat(5000), memo="coffee")
+    invoice = lab.engine.add_invoice("bob", Msat(5000), preimage=preimage_of(9), memo="coffee")
     order = replace(lab.order("bob", 5000, number=9), records={}, payment_addr=invoice.payment_addr)
     assert lab.pay("alice", order).stage is Stage.SUCCEEDED
     assert [(i.state, i.memo, i.is_keysend) for _, i in lab.invoices] == [
@@ -48,7 +48,7 @@ def test_an_ordinary_invoice_is_paid_with_its_address() -> None:
 
 def test_an_invoice_that_nobody_pays_expires() -> None:
     lab = Lab(["alice", "bob"], ["alice-bob"])
-    lab.engine.add_invoice("bob", preimage_of(9), Msat(5000), expiry_s=600)
+    lab.engine.add_invoice("bob", Msat(5000), preimage=preimage_of(9), expiry_s=600)
     lab.pass_s(599)
     assert [i.state for _, i in lab.invoices] == [InvoiceState.OPEN]
     lab.pass_s(1)

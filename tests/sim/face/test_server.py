@@ -281,7 +281,8 @@ async def test_a_failure_comes_twice_and_with_its_reason(tmp_path: Path) -> None
         ({"dest": b"\x02"}, Status.UNKNOWN, "invalid vertex length of 1, want 33"),
         ({"payment_hash": b""}, Status.UNKNOWN, "invalid hash length of 0, want 32"),
         ({"dest_custom_records": {65535: b""}}, Status.UNKNOWN, "no custom records with types below 65536 allowed"),
-        ({"payment_request": "lnbc1"}, Status.UNIMPLEMENTED, "the simulated network pays keysends and hashes only"),
+        ({"amp": True}, Status.UNIMPLEMENTED, "the simulated network does not pay AMP"),
+        ({"payment_request": "lnbcrt1"}, Status.UNKNOWN, "dest and payment_request cannot appear together"),
     ],
 )
 async def test_a_bad_order_ends_the_stream_before_any_update(
@@ -497,21 +498,57 @@ async def test_payments_are_listed(tmp_path: Path) -> None:
     assert every.payments[1].htlcs[0].route is None
 
 
+async def test_an_invoice_is_made_read_and_paid(tmp_path: Path) -> None:
+    asked = lnrpc.Invoice(value_msat=5001, memo="coffee", expiry=600)
+    async with served(tmp_path, "alice", "bob") as world, world.channel("bob") as bob:
+        added = await bob.unary_unary("/lnrpc.Lightning/AddInvoice", asked, lnrpc.AddInvoiceResponse)
+        kept = await bob.unary_unary(
+            "/lnrpc.Lightning/LookupInvoice", lnrpc.PaymentHash(r_hash=added.r_hash), lnrpc.Invoice
+        )
+        async with world.channel("alice") as alice:
+            request = lnrpc.PayReqString(pay_req=added.payment_request)
+            read = await alice.unary_unary("/lnrpc.Lightning/DecodePayReq", request, lnrpc.PayReq)
+            payment = routerrpc.SendPaymentRequest(payment_request=added.payment_request, timeout_seconds=60)
+            updates = await send(alice, payment)
+    assert (read.destination, read.payment_hash) == (world.lnd("bob").pubkey.hex, added.r_hash.hex())
+    assert (read.num_satoshis, read.num_msat, read.description, read.expiry) == (5, 5001, "coffee", 600)
+    assert (read.payment_addr, read.cltv_expiry, read.timestamp) == (added.payment_addr, 80, kept.creation_date)
+    assert {bit: feature.is_required for bit, feature in read.features.items()} == {8: True, 14: True, 17: False}
+    assert (kept.value, kept.value_msat, kept.memo, kept.expiry, kept.cltv_expiry) == (5, 5001, "coffee", 600, 80)
+    assert (kept.payment_request, kept.add_index, kept.is_keysend) == (added.payment_request, 1, False)
+    assert kept.features == read.features
+    assert [update.status for update in updates] == [1, 1, 2]
+    assert (updates[-1].payment_request, updates[-1].value_msat) == (added.payment_request, 5001)
+
+
 @pytest.mark.parametrize(
-    ("path", "request_", "response"),
+    ("asked", "words"),
     [
-        ("/lnrpc.Lightning/AddInvoice", lnrpc.Invoice(value=1), lnrpc.AddInvoiceResponse),
-        ("/lnrpc.Lightning/DecodePayReq", lnrpc.PayReqString(pay_req="x"), lnrpc.PayReq),
-        ("/lnrpc.Lightning/WalletBalance", lnrpc.WalletBalanceRequest(), lnrpc.WalletBalanceResponse),
+        (lnrpc.Invoice(value=1, value_msat=1), "sat and msat arguments are mutually exclusive"),
+        (lnrpc.Invoice(value=-1), "payments of negative value are not allowed, value is -1000"),
+        (lnrpc.Invoice(value=100_001 * 10**8), "invoice amount 100001 BTC is too large, max is 100000 BTC"),
+        (lnrpc.Invoice(memo="x" * 1025), "memo too large: 1025 bytes (maxsize=1024)"),
+        (lnrpc.Invoice(memo="x" * 640), "data length too big to fit within 10 bits: 1024"),
+        (lnrpc.Invoice(description_hash=b"short"), "description hash is 5 bytes, must be 32"),
+        (lnrpc.Invoice(expiry=31_536_001), "expiry of 31536001 seconds greater than max expiry of 31536000 seconds"),
     ],
 )
-async def test_what_is_not_simulated_says_so(
-    path: str, request_: lnrpc.Invoice, response: type[lnrpc.PayReq], tmp_path: Path
-) -> None:
-    async with served(tmp_path, "alice") as world, world.channel("alice") as channel:
+async def test_an_invoice_that_cannot_be_is_not_made(asked: lnrpc.Invoice, words: str, tmp_path: Path) -> None:
+    async with served(tmp_path, "bob") as world, world.channel("bob") as bob:
         with pytest.raises(GRPCError) as caught:
-            await channel.unary_unary(path, request_, response)
-        assert caught.value.status is Status.UNIMPLEMENTED
+            await bob.unary_unary("/lnrpc.Lightning/AddInvoice", asked, lnrpc.AddInvoiceResponse)
+        page = await bob.unary_unary(
+            "/lnrpc.Lightning/ListInvoices", lnrpc.ListInvoiceRequest(), lnrpc.ListInvoiceResponse
+        )
+    assert (caught.value.status, caught.value.message) == (Status.UNKNOWN, words)
+    assert page.invoices == []
+
+
+async def test_there_are_no_coins_on_the_chain(tmp_path: Path) -> None:
+    async with served(tmp_path, "bob") as world, world.channel("bob") as bob:
+        request = lnrpc.WalletBalanceRequest()
+        balance = await bob.unary_unary("/lnrpc.Lightning/WalletBalance", request, lnrpc.WalletBalanceResponse)
+    assert balance == lnrpc.WalletBalanceResponse()
 
 
 async def test_many_payments_share_a_connection(tmp_path: Path) -> None:

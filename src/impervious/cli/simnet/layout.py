@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from impervious.cli.exits import UsageError
+from impervious.config import SocketConfig
 
 DEFAULT_BASE: Final = 8881
 """Where a daemon's gRPC listens by default."""
@@ -37,6 +38,11 @@ class NodePorts:
             lnd=first + _LND,
             relay=tuple((first + port, first + port + 1) for port in range(_FIRST_RELAY, _LND, 2)),
         )
+
+    @classmethod
+    def free(cls) -> "NodePorts":
+        """Give ports of which the system chooses any that are free, wherever that can be asked for."""
+        return cls(grpc=0, http=0, text=0, lnd=0, relay=SocketConfig().ports)
 
 
 def check_room(base: int, nodes: int) -> None:

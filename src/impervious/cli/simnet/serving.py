@@ -15,7 +15,7 @@ from impervious.cli.exits import UsageError
 from impervious.cli.simnet.layout import DEFAULT_BASE, NodePorts, check_room
 from impervious.cli.simnet.setup import Setup, set_up
 from impervious.errors import ConfigError, InvalidArgument, StoreError
-from impervious.sim import SimNetwork, kept_names
+from impervious.sim import DEFAULT_LATENCY_S, SimNetwork, kept_names
 from impervious.sim.face import ServedLnd, open_lnds
 
 DEFAULT_NODES: Final = ("alice", "bob", "carol")
@@ -34,6 +34,8 @@ class SimnetOptions:
     """Empty: one between each of `nodes` and the next."""
     port_base: int | None = None
     """None: as last time, else `DEFAULT_BASE`."""
+    latency_s: tuple[float, float] = DEFAULT_LATENCY_S
+    """What a settlement between direct peers takes, at least and at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ async def open_simnet(options: SimnetOptions) -> AsyncIterator[Simnet]:
 def _network(options: SimnetOptions) -> SimNetwork:
     try:
         nodes, channels = _wanted(options, kept_names(options.folder))
-        return SimNetwork(nodes, channels, folder=options.folder)
+        return SimNetwork(nodes, channels, folder=options.folder, latency_s=options.latency_s)
     except InvalidArgument as error:
         raise UsageError(str(error)) from error
     except StoreError as error:

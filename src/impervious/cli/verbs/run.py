@@ -8,13 +8,15 @@ import logging
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from typing import Final
 
 import trio
 
 from impervious import logs
+from impervious.background import background
 from impervious.cli.exits import OK
-from impervious.cli.stopping import when_told
+from impervious.cli.stopping import stopped_by_signals, told
 from impervious.config_file import Found, read_config
 from impervious.supervisor import Node, open_node
 
@@ -43,16 +45,15 @@ def run(args: Namespace) -> int:
 
 
 async def _serve(found: Found) -> None:
-    told = trio.Event()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(when_told, told.set)
-        async with open_node(found.config, doors=True) as node:
-            with trio.move_on_after(NODE_S):  # so that what waits for the line below can call at once
-                await node.wait_ready()
-            _tell(node)
-            nursery.start_soon(_tell_key, node)
-            await told.wait()
-        nursery.cancel_scope.cancel()
+    async with (
+        stopped_by_signals() as closing,
+        open_node(found.config, doors=True) as node,
+        background(partial(_tell_key, node)),
+    ):
+        with closing.wait(NODE_S):  # so that what waits for the line below can call at once
+            await node.wait_ready()
+        _tell(node)
+        await told(closing)
     logger.info("stopped")
 
 

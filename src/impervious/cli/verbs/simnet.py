@@ -4,19 +4,21 @@ import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from impervious.cli.exits import OK
-from impervious.cli.numbers import port_base
+from impervious.cli.numbers import milliseconds, port_base
 from impervious.cli.simnet.layout import DEFAULT_BASE, STRIDE
 from impervious.cli.simnet.serving import DEFAULT_NODES, SimnetOptions, open_simnet
 from impervious.cli.simnet.shown import lines, summary
-from impervious.cli.stopping import until_stopped
+from impervious.cli.stopping import stopped_by_signals, told
 from impervious.config import LogConfig
 from impervious.logs import configure
+from impervious.sim import DEFAULT_LATENCY_S
 
 
 def add_parser(parser: ArgumentParser) -> None:
@@ -46,6 +48,13 @@ def add_parser(parser: ArgumentParser) -> None:
         help=f"first of {STRIDE} ports for each node: its daemon's gRPC P, HTTP P+1, text P+2, its LND P+9 "
         f"(default: as in DIR, else {DEFAULT_BASE})",
     )
+    parser.add_argument(
+        "--latency",
+        type=milliseconds,
+        metavar="MS",
+        help="what a payment takes per hop; 0 settles at once (default: "
+        f"{DEFAULT_LATENCY_S[0] * 1e3:g} to {DEFAULT_LATENCY_S[1] * 1e3:g}, at random)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object when it is ready")
 
 
@@ -53,7 +62,9 @@ def run(args: Namespace) -> int:
     """Serve until told to stop, and return the exit code."""
     configure(LogConfig(level="warning"), sys.stderr, environ=os.environ)
     options = SimnetOptions(folder=args.dir, nodes=args.nodes, channels=args.channels, port_base=args.port_base)
-    trio.run(until_stopped, partial(_serve, options, as_json=args.json))
+    if args.latency is not None:
+        options = replace(options, latency_s=(args.latency, args.latency))
+    trio.run(partial(_serve, options, as_json=args.json))
     return OK
 
 
@@ -62,8 +73,8 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 async def _serve(options: SimnetOptions, *, as_json: bool) -> None:
-    async with open_simnet(options) as simnet:
+    async with stopped_by_signals() as closing, open_simnet(options) as simnet:
         for problem in (problem for setup in simnet.setups.values() for problem in setup.problems):
             print(f"warning: {problem}", file=sys.stderr)
         print(json.dumps(summary(simnet)) if as_json else "\n".join(lines(simnet)), flush=True)
-        await trio.sleep_forever()
+        await told(closing)

@@ -4,9 +4,15 @@
 # This file has been @generated
 
 __all__ = (
+    "GetSocketRequest",
+    "ListSocketsRequest",
+    "ListSocketsResponse",
     "SendSocketRequest",
     "SendSocketResponse",
     "SocketBase",
+    "SocketDropped",
+    "SocketSession",
+    "SocketSide",
     "SocketStub",
     "StartSocketRequest",
     "StartSocketResponse",
@@ -30,6 +36,41 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class GetSocketRequest(betterproto2.Message):
+    session: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Name of the session. Empty means "default".
+    """
+
+
+default_message_pool.register_message("socket", "GetSocketRequest", GetSocketRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListSocketsRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("socket", "ListSocketsRequest", ListSocketsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListSocketsResponse(betterproto2.Message):
+    sessions: "list[SocketSession]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    Open sessions, oldest first.
+    """
+
+    free: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    How many more could be opened now: pairs of socket.ports that no session has.
+    """
+
+
+default_message_pool.register_message("socket", "ListSocketsResponse", ListSocketsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -62,6 +103,149 @@ class SendSocketResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("socket", "SendSocketResponse", SendSocketResponse)
+
+
+@dataclass(eq=False, repr=False)
+class SocketDropped(betterproto2.Message):
+    stranger: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    Not from the endpoint.
+    """
+
+    unpaired: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    The other endpoint was not known yet, and what can be kept for it was full.
+    """
+
+    rate: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    Over socket.packets_per_s or socket.bytes_per_s.
+    """
+
+    too_large: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    Longer than the path to the other endpoint takes.
+    """
+
+    congested: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+    """
+    The system's send buffer was full.
+    """
+
+    unreachable: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    No way to the other endpoint, or a firewall forbids it.
+    """
+
+    overrun: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    Came in faster than they were taken; known on Linux only.
+    """
+
+
+default_message_pool.register_message("socket", "SocketDropped", SocketDropped)
+
+
+@dataclass(eq=False, repr=False)
+class SocketSession(betterproto2.Message):
+    session: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name.
+    """
+
+    id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    UUIDv4: id of its event OPENED, and reply_to_id of its others.
+    """
+
+    protocol: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Always "udp".
+    """
+
+    ip: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    The relay's public address.
+    """
+
+    port1: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    A port with a leading colon, for one endpoint.
+    """
+
+    port2: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    A port with a leading colon, for the other.
+    """
+
+    age_s: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    Seconds since it was opened.
+    """
+
+    paired: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    Whether both endpoints are known.
+    """
+
+    side1: "SocketSide | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The side of port1.
+    """
+
+    side2: "SocketSide | None" = betterproto2.field(10, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The side of port2.
+    """
+
+
+default_message_pool.register_message("socket", "SocketSession", SocketSession)
+
+
+@dataclass(eq=False, repr=False)
+class SocketSide(betterproto2.Message):
+    endpoint: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its endpoint, such as 192.0.2.1:4000 or [2001:db8::1]:4000; empty while it has none.
+    """
+
+    silent_s: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Seconds since the endpoint was last heard; 0 while there is none.
+    """
+
+    received_packets: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    Datagrams of the endpoint, empty ones and handshakes included.
+    """
+
+    received_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    Their payload.
+    """
+
+    forwarded_packets: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+    """
+    Of these, datagrams sent on to the other endpoint.
+    """
+
+    forwarded_bytes: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    Their payload.
+    """
+
+    refusals: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    How often the endpoint's machine said that nobody listens there.
+    """
+
+    dropped: "SocketDropped | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    What was not sent on.
+    """
+
+
+default_message_pool.register_message("socket", "SocketSide", SocketSide)
 
 
 @dataclass(eq=False, repr=False)
@@ -104,12 +288,12 @@ class StartSocketResponse(betterproto2.Message):
 
     token1: "str" = betterproto2.field(101, betterproto2.TYPE_STRING)
     """
-    Base64 token for port1, when socket.require_token is on.
+    Secret of the endpoint at port1: 64 hex digits when socket.require_token is on, else empty.
     """
 
     token2: "str" = betterproto2.field(102, betterproto2.TYPE_STRING)
     """
-    Base64 token for port2.
+    The same for port2.
     """
 
 
@@ -203,6 +387,51 @@ class SocketStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def get_socket(
+        self,
+        message: "GetSocketRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SocketSession":
+        """
+        Tells what one open session is and has done.
+        """
+
+        return await self._unary_unary(
+            "/socket.Socket/GetSocket",
+            message,
+            SocketSession,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_sockets(
+        self,
+        message: "ListSocketsRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListSocketsResponse":
+        """
+        Tells it of every open session.
+        """
+
+        if message is None:
+            message = ListSocketsRequest()
+
+        return await self._unary_unary(
+            "/socket.Socket/ListSockets",
+            message,
+            ListSocketsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class SocketBase(betterproto2_grpclib.ServiceBase):
     """
@@ -230,6 +459,20 @@ class SocketBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def get_socket(self, message: "GetSocketRequest") -> "SocketSession":
+        """
+        Tells what one open session is and has done.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_sockets(self, message: "ListSocketsRequest") -> "ListSocketsResponse":
+        """
+        Tells it of every open session.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_send_socket(self, stream: "grpclib.server.Stream[SendSocketRequest, SendSocketResponse]") -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -248,6 +491,20 @@ class SocketBase(betterproto2_grpclib.ServiceBase):
         request = await stream.recv_message()
         assert request is not None
         response = await self.stop_socket(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_socket(self, stream: "grpclib.server.Stream[GetSocketRequest, SocketSession]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_socket(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_sockets(
+        self, stream: "grpclib.server.Stream[ListSocketsRequest, ListSocketsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_sockets(request)
         await stream.send_message(response)
 
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
@@ -269,5 +526,17 @@ class SocketBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 StopSocketRequest,
                 StopSocketResponse,
+            ),
+            "/socket.Socket/GetSocket": grpclib.const.Handler(
+                self.__rpc_get_socket,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetSocketRequest,
+                SocketSession,
+            ),
+            "/socket.Socket/ListSockets": grpclib.const.Handler(
+                self.__rpc_list_sockets,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListSocketsRequest,
+                ListSocketsResponse,
             ),
         }

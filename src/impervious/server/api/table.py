@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from impervious.server.api import federate, message, sign
+from impervious.server.api import federate, message, sign, socket
 from impervious.server.operations import Operation
 from impervious.service import Service
 from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
+from impervious.services.socket import SocketService
 
 
 def operations(services: Iterable[Service]) -> list[Operation]:
@@ -23,5 +24,7 @@ def _rows(service: Service) -> list[Operation]:
             return message.operations(service)
         case SignService():
             return sign.operations(service)
+        case SocketService():
+            return socket.operations(service)
         case _:
             return []

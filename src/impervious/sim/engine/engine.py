@@ -6,7 +6,18 @@ Nothing happens by itself: `advance` does what has come due, `next_due_s` says w
 from collections import Counter
 from typing import Final
 
-from impervious.model import InvoiceState, NodePubkey, PaymentHash, Preimage, Records
+from impervious.model import (
+    MAX_DESCRIPTION_BYTES,
+    MAX_EXPIRY_S,
+    MAX_INVOICE,
+    MAX_MEMO_BYTES,
+    InvoiceState,
+    NodePubkey,
+    PaymentHash,
+    Preimage,
+    Records,
+)
+from impervious.sim.engine import payment_request
 from impervious.sim.engine.answers import LndError, WalletState
 from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.identity import Identity
@@ -122,22 +133,52 @@ class Engine:
         self.payer.pay(self.world.nodes[name], order)
 
     def add_invoice(
-        self, name: str, preimage: Preimage, value: Msat, *, memo: str = "", expiry_s: int = INVOICE_EXPIRY_S
+        self,
+        name: str,
+        value: Msat,
+        *,
+        preimage: Preimage | None = None,
+        memo: str = "",
+        description_hash: bytes = b"",
+        expiry_s: int = 0,
     ) -> Invoice:
         """AddInvoice.
 
+        Args:
+          name: of the node.
+          value: 0 leaves it to the payer.
+          preimage: None: a random one.
+          memo: its description, unless there is a hash.
+          description_hash: 32 bytes, or empty.
+          expiry_s: 0 or less is LND's default.
+
         Raises:
-          LndError: its hash is taken.
+          LndError: what it shall say cannot be, or its hash is taken.
         """
-        node = self.world.nodes[name]
+        _check_terms(value, memo, description_hash, expiry_s)
+        node, chance = self.world.nodes[name], self.world.chance
+        preimage = preimage or Preimage(chance.randbytes(32))
+        created_s, payment_addr = int(self.world.time.wall_s()), chance.randbytes(32)
+        expiry_s = expiry_s if expiry_s > 0 else INVOICE_EXPIRY_S
         invoice = node.invoices.add(
             preimage=preimage,
             value=value,
-            created_s=int(self.world.time.wall_s()),
+            created_s=created_s,
             is_keysend=False,
             expiry_s=expiry_s,
             memo=memo,
-            payment_addr=self.world.chance.randbytes(32),
+            payment_request=payment_request.encode(
+                node.identity,
+                payment_hash=preimage.payment_hash,
+                payment_addr=payment_addr,
+                amount=value,
+                created_s=created_s,
+                expiry_s=expiry_s,
+                memo=memo,
+                description_hash=description_hash,
+            ),
+            description_hash=description_hash,
+            payment_addr=payment_addr,
         )
         self._invoice_changed(name, invoice)
         self.world.plan_expiry(name, invoice.payment_hash, in_s=expiry_s)
@@ -211,3 +252,21 @@ class Engine:
 
     def _touch(self, name: str) -> None:
         self.world.touched[Touched("node", name, b"")] = None
+
+
+def _check_terms(value: Msat, memo: str, description_hash: bytes, expiry_s: int) -> None:
+    """Refuse what LND refuses (invoicesrpc AddInvoice, zpay32 writeTaggedField)."""
+    memo_bytes = len(memo.encode())
+    if memo_bytes > MAX_MEMO_BYTES:
+        raise LndError(f"memo too large: {memo_bytes} bytes (maxsize={MAX_MEMO_BYTES})")
+    if description_hash and len(description_hash) != 32:
+        raise LndError(f"description hash is {len(description_hash)} bytes, must be 32")
+    if value < 0:
+        raise LndError(f"payments of negative value are not allowed, value is {value}")
+    if value > MAX_INVOICE:
+        raise LndError(f"invoice amount {value / 10**11:g} BTC is too large, max is {MAX_INVOICE // 10**11} BTC")
+    if expiry_s > MAX_EXPIRY_S:
+        raise LndError(f"expiry of {expiry_s} seconds greater than max expiry of {MAX_EXPIRY_S} seconds")
+    if memo_bytes > MAX_DESCRIPTION_BYTES and not description_hash:
+        groups = -(-memo_bytes * 8 // 5)
+        raise LndError(f"data length too big to fit within 10 bits: {groups}")

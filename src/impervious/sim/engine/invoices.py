@@ -72,6 +72,7 @@ class Invoice:
     settled_s: int = 0
     memo: str = ""
     payment_request: str = ""
+    description_hash: bytes = b""
     payment_addr: bytes = bytes(32)
     htlcs: tuple[ReceivedHtlc, ...] = ()
 
@@ -128,6 +129,8 @@ class Registry:
         is_keysend: bool,
         expiry_s: int = KEYSEND_EXPIRY_S,
         memo: str = "",
+        payment_request: str = "",
+        description_hash: bytes = b"",
         payment_addr: bytes = bytes(32),
     ) -> Invoice:
         """Insert an open invoice.
@@ -149,6 +152,8 @@ class Registry:
             expiry_s=expiry_s,
             is_keysend=is_keysend,
             memo=memo,
+            payment_request=payment_request,
+            description_hash=description_hash,
             payment_addr=payment_addr,
         )
         self._rows[payment_hash] = invoice

@@ -88,6 +88,8 @@ class Order:
     max_shard_size: Msat = Msat(0)
     allow_self_payment: bool = False
     cancelable: bool = False
+    payment_request: str = ""
+    """What the rest of it was read from, if it pays an invoice."""
 
     @property
     def cltv_delta(self) -> int:

@@ -4,11 +4,12 @@ import hashlib
 from typing import Final
 
 from impervious.errors import PaymentFailure
-from impervious.model import HtlcState, InvoiceState, Records
+from impervious.model import DecodedInvoice, HtlcState, InvoiceState, Records
 from impervious.pb import lnrpc, routerrpc
 from impervious.sim.engine.answers import LndError
 from impervious.sim.engine.channel import MAX_HTLCS, Channel
 from impervious.sim.engine.invoices import Invoice, ReceivedHtlc
+from impervious.sim.engine.payment_request import FEATURE_BITS, MIN_FINAL_CLTV
 from impervious.sim.engine.payments import Attempt, Order, SimPayment, Stage
 from impervious.sim.engine.route import Path
 from impervious.sim.rpcs import NETWORK, VERSION, Balances, Info, Known
@@ -72,7 +73,10 @@ _FEE_PERCENT: Final = 5
 
 def features(bits: frozenset[int]) -> dict[int, lnrpc.Feature]:
     """Feature bits with their names; even ones are required."""
-    return {bit: lnrpc.Feature(name=_FEATURES[bit], is_required=bit % 2 == 0, is_known=True) for bit in sorted(bits)}
+    return {
+        bit: lnrpc.Feature(name=_FEATURES.get(bit, "unknown"), is_required=bit % 2 == 0, is_known=bit in _FEATURES)
+        for bit in sorted(bits)
+    }
 
 
 def info(value: Info, *, now_s: int) -> lnrpc.GetInfoResponse:
@@ -123,8 +127,10 @@ def invoice(value: Invoice) -> lnrpc.Invoice:
         creation_date=value.created_s,
         settle_date=value.settled_s,
         payment_request=value.payment_request,
+        description_hash=value.description_hash,
+        features=features(frozenset() if value.is_keysend else FEATURE_BITS),
         expiry=0 if value.is_keysend else value.expiry_s,
-        cltv_expiry=_KEYSEND_CLTV if value.is_keysend else 80,
+        cltv_expiry=_KEYSEND_CLTV if value.is_keysend else MIN_FINAL_CLTV,
         add_index=value.add_index,
         settle_index=value.settle_index,
         amt_paid_sat=sat_credited(value.amount_paid),
@@ -133,6 +139,33 @@ def invoice(value: Invoice) -> lnrpc.Invoice:
         htlcs=[_received(htlc) for htlc in value.htlcs],
         is_keysend=value.is_keysend,
         payment_addr=value.payment_addr,
+    )
+
+
+def added_invoice(value: Invoice) -> lnrpc.AddInvoiceResponse:
+    """AddInvoice's answer."""
+    return lnrpc.AddInvoiceResponse(
+        r_hash=value.payment_hash,
+        payment_request=value.payment_request,
+        add_index=value.add_index,
+        payment_addr=value.payment_addr,
+    )
+
+
+def pay_req(value: DecodedInvoice) -> lnrpc.PayReq:
+    """DecodePayReq's answer."""
+    return lnrpc.PayReq(
+        destination=value.payee.hex,
+        payment_hash=value.payment_hash.hex(),
+        num_satoshis=sat_credited(value.amount),
+        num_msat=value.amount,
+        timestamp=value.created_s,
+        expiry=value.expiry_s,
+        description=value.description,
+        description_hash=value.description_hash.hex(),
+        cltv_expiry=value.min_final_cltv,
+        payment_addr=value.payment_secret,
+        features=features(value.features),
     )
 
 
@@ -173,6 +206,7 @@ def payment(value: SimPayment) -> lnrpc.Payment:
         payment_preimage=_NO_PREIMAGE if value.preimage is None else value.preimage.raw.hex(),
         value_sat=sat_credited(value.order.amount),
         value_msat=value.order.amount,
+        payment_request=value.order.payment_request,
         status=_STAGES[value.stage],
         fee_sat=sat_credited(value.fee),
         fee_msat=value.fee,
@@ -277,11 +311,11 @@ def order(request: routerrpc.SendPaymentRequest) -> Order:
     """
     return Order(
         dest=request.dest,
-        amount=_either(request.amt, request.amt_msat),
+        amount=either(request.amt, request.amt_msat),
         payment_hash=request.payment_hash,
         records=dict(request.dest_custom_records),
         first_hop_records=dict(request.first_hop_custom_records),
-        fee_limit=_either(request.fee_limit_sat, request.fee_limit_msat),
+        fee_limit=either(request.fee_limit_sat, request.fee_limit_msat),
         timeout_s=request.timeout_seconds,
         final_cltv_delta=request.final_cltv_delta,
         payment_addr=request.payment_addr,
@@ -290,6 +324,7 @@ def order(request: routerrpc.SendPaymentRequest) -> Order:
         max_shard_size=Msat(request.max_shard_size_msat),
         allow_self_payment=request.allow_self_payment,
         cancelable=request.cancelable,
+        payment_request=request.payment_request,
     )
 
 
@@ -300,7 +335,7 @@ def query(request: lnrpc.QueryRoutesRequest) -> Order:
       LndError: the key is no key, or satoshis and millisatoshis are both given.
     """
     dest = pubkey(request.pub_key)
-    amount = _either(request.amt, request.amt_msat)
+    amount = either(request.amt, request.amt_msat)
     return Order(
         dest=dest,
         amount=amount,
@@ -340,7 +375,12 @@ def _fee_limit(limit: lnrpc.FeeLimit | None, amount: Msat) -> Msat:
     return Msat(amount * percent // 100)
 
 
-def _either(sat: int, exact: int) -> Msat:
+def either(sat: int, exact: int) -> Msat:
+    """An amount that may be given in satoshis or in millisatoshis.
+
+    Raises:
+      LndError: it is given in both.
+    """
     if sat and exact:
         raise LndError("sat and msat arguments are mutually exclusive")
     return Msat(exact or sat * MSAT_PER_SAT)

@@ -57,6 +57,22 @@ class Lightning(lnrpc.LightningBase):
             path = await self._rpcs.query_routes(order)
             return lnrpc.QueryRoutesResponse(routes=[convert.route(path, order.records)], success_prob=0.95)
 
+    async def add_invoice(self, message: lnrpc.Invoice) -> lnrpc.AddInvoiceResponse:
+        """A new invoice."""
+        with answering():
+            invoice = await self._rpcs.add_invoice(
+                convert.either(message.value, message.value_msat),
+                memo=message.memo,
+                description_hash=message.description_hash,
+                expiry_s=message.expiry,
+            )
+            return convert.added_invoice(invoice)
+
+    async def decode_pay_req(self, message: lnrpc.PayReqString) -> lnrpc.PayReq:
+        """What a payment request says."""
+        with answering():
+            return convert.pay_req(await self._rpcs.decode_pay_req(message.pay_req))
+
     async def lookup_invoice(self, message: lnrpc.PaymentHash) -> lnrpc.Invoice:
         """One invoice."""
         with answering():
@@ -141,6 +157,12 @@ class Lightning(lnrpc.LightningBase):
         with answering():
             return convert.balances(await self._rpcs.channel_balance())
 
+    async def wallet_balance(self, message: lnrpc.WalletBalanceRequest) -> lnrpc.WalletBalanceResponse:
+        """What is on the chain: the simulated network has channels, but no coins."""
+        with answering():
+            await self._rpcs.channel_balance()  # refused as every call is while the wallet is not open
+        return lnrpc.WalletBalanceResponse()
+
     async def list_channels(self, message: lnrpc.ListChannelsRequest) -> lnrpc.ListChannelsResponse:
         """The payment channels."""
         name, channels = self._lnd.name, []
@@ -183,8 +205,8 @@ class Router:
 
     async def _send(self, stream: ServerStream[routerrpc.SendPaymentRequest, lnrpc.Payment]) -> None:
         request = await _request(stream)
-        if request.payment_request or request.amp:
-            raise GRPCError(Status.UNIMPLEMENTED, "the simulated network pays keysends and hashes only")
+        if request.amp:
+            raise GRPCError(Status.UNIMPLEMENTED, "the simulated network does not pay AMP")
         with answering():
             async with self._rpcs.send_payment(convert.order(request)) as updates:
                 await _tell(stream, updates, terminal_only=request.no_inflight_updates)

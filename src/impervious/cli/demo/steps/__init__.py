@@ -1,0 +1,1 @@
+"""The steps of the tour, one module a service; `impervious.cli.demo.tour` lists them."""

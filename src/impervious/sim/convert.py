@@ -1,0 +1,75 @@
+"""A simulated LND's rows and errors as the domain's: what `lnd.convert` and `lnd.faults` are to a real one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from grpclib.const import Status
+
+from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, PaymentNotFound
+from impervious.model import InvoiceHtlc, NodeInvoice, Payment, PaymentStatus
+from impervious.sim.engine.answers import NOT_YET, LndError
+from impervious.sim.engine.invoices import Invoice
+from impervious.sim.engine.payments import SimPayment, Stage
+
+_STATUSES: Final = {
+    Stage.INITIATED: PaymentStatus.IN_FLIGHT,
+    Stage.IN_FLIGHT: PaymentStatus.IN_FLIGHT,
+    Stage.SUCCEEDED: PaymentStatus.SUCCEEDED,
+    Stage.FAILED: PaymentStatus.FAILED,
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """LND's errors -> ours."""
+    try:
+        yield
+    except LndError as error:
+        if error.status is Status.ALREADY_EXISTS:
+            raise AlreadyPaying(error.text) from error
+        if error.status is Status.NOT_FOUND:
+            raise PaymentNotFound(error.text) from error
+        if error.status is Status.UNAVAILABLE or error.text in NOT_YET.values():
+            raise NodeUnavailable(error.text) from error
+        raise NodeRefused(error.text) from error
+
+
+def payment(row: SimPayment) -> Payment:
+    """A payment as it is now."""
+    return Payment(
+        payment_hash=row.payment_hash,
+        status=_STATUSES[row.stage],
+        amount=row.order.amount,
+        fee=row.fee,
+        attempts=len(row.attempts),
+        preimage=row.preimage,
+        failure=row.failure,
+        created_s=int(row.created_s),
+        payment_request=row.order.payment_request,
+    )
+
+
+def invoice(row: Invoice) -> NodeInvoice:
+    """An invoice in any state."""
+    return NodeInvoice(
+        payment_hash=row.payment_hash,
+        state=row.state,
+        add_index=row.add_index,
+        settle_index=row.settle_index,
+        created_s=row.created_s,
+        settled_s=row.settled_s,
+        is_keysend=row.is_keysend,
+        amount_paid=row.amount_paid,
+        htlcs=tuple(
+            InvoiceHtlc(
+                state=htlc.state, amount=htlc.amount, accepted_s=htlc.accepted_s, index=htlc.index, records=htlc.records
+            )
+            for htlc in row.htlcs
+        ),
+        memo=row.memo,
+        payment_request=row.payment_request,
+        amount=row.value,
+        expiry_s=0 if row.is_keysend else row.expiry_s,
+        description_hash=row.description_hash,
+    )

@@ -1,0 +1,181 @@
+"""Payment requests of simulated nodes: BOLT 11 strings that any decoder reads, for regtest (`lnbcrt…`).
+
+The bolt11 library does the encoding; here are LND's limits, its features and its words, and all that concerns amounts:
+the library rounds parts of a millisatoshi and miswrites very large ones.
+"""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from bitstring import Error as BitstringError
+from bolt11 import Bolt11, Bolt11Exception, Feature, FeatureExtra, Features, FeatureState, TagChar, Tags
+from bolt11 import decode as bolt11_decode
+from bolt11 import encode as bolt11_encode
+
+from impervious.errors import InvalidArgument
+from impervious.model import DecodedInvoice, NodePubkey, PaymentHash
+from impervious.sim.engine.answers import LndError
+from impervious.sim.engine.identity import Identity
+from impervious.sim.engine.payments import Order
+from impervious.units import Msat
+
+CURRENCY: Final = "bcrt"
+"""BOLT 11's prefix for regtest: there is none that decoders know for simulated networks."""
+
+MIN_FINAL_CLTV: Final = 80
+"""lnd's bitcoin.timelockdelta."""
+
+MAX_CHARACTERS: Final = 4096
+"""lnd invoices.MaxPaymentRequestSize."""
+
+_ALL_BITCOIN: Final = Msat(21_000_000 * 10**11)
+
+_FEATURES: Final[dict[Feature | FeatureExtra, FeatureState]] = {
+    Feature.var_onion_optin: FeatureState.required,
+    Feature.payment_secret: FeatureState.required,
+    Feature.basic_mpp: FeatureState.supported,
+}
+FEATURE_BITS: Final = frozenset(feature.value * 2 + state.value for feature, state in _FEATURES.items())
+"""8, 14 and 17, as lnd's invoices have them."""
+
+_AMOUNT: Final = re.compile(r"ln[a-z]+?(?:([0-9]+)([munp]?))?1[^1]*")
+"""A whole payment request, and its amount: the last 1 is the separator (BIP 173)."""
+
+_MSAT_PER_UNIT: Final = {"": 10**11, "m": 10**8, "u": 10**5, "n": 100}
+
+
+def encode(
+    identity: Identity,
+    *,
+    payment_hash: PaymentHash,
+    payment_addr: bytes,
+    amount: Msat,
+    created_s: int,
+    expiry_s: int,
+    memo: str,
+    description_hash: bytes,
+) -> str:
+    """Write and sign a payment request.
+
+    Args:
+      identity: of the node that is to be paid.
+      payment_hash: of what it will settle with.
+      payment_addr: the payment secret, 32 bytes.
+      amount: 0 leaves it to the payer.
+      created_s: seconds since 1970.
+      expiry_s: from then.
+      memo: the description, unless there is a hash.
+      description_hash: 32 bytes, or empty.
+    """
+    tags = Tags()
+    tags.add(TagChar.payment_hash, payment_hash.hex())
+    tags.add(TagChar.payment_secret, payment_addr.hex())
+    if description_hash:
+        tags.add(TagChar.description_hash, description_hash.hex())
+    else:
+        tags.add(TagChar.description, memo)
+    tags.add(TagChar.expire_time, expiry_s)
+    tags.add(TagChar.min_final_cltv_expiry, MIN_FINAL_CLTV)
+    tags.add(TagChar.features, Features.from_feature_list(_FEATURES))
+    # The amount goes with the currency: the library writes multiples of 1000 bitcoin a thousand times too small.
+    request = Bolt11(currency=CURRENCY + _amount_text(amount), date=created_s, tags=tags)
+    return bolt11_encode(request, identity.secret.hex())
+
+
+def decode(text: str) -> DecodedInvoice:
+    """Read a payment request of the simulated network and check its signature (DecodePayReq).
+
+    Raises:
+      LndError: it is none, or of another network.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise LndError(f"invoice is too large: {len(text)} characters, max {MAX_CHARACTERS}")
+    if text not in (text.lower(), text.upper()):
+        raise LndError("string not all lowercase or all uppercase")  # the library lets it pass
+    amount = _amount(text.lower())
+    try:
+        request = bolt11_decode(text)
+        if request.currency != CURRENCY:
+            raise LndError("invoice not for current active network 'simnet'")
+        return _invoice(text, request, amount)
+    except Bolt11Exception as error:
+        raise LndError(f"invalid payment request: {error}") from error
+    except (ValueError, TypeError, AttributeError, LookupError, BitstringError, InvalidArgument) as error:
+        raise LndError("invalid payment request: a field in it is damaged") from error
+
+
+def filled(order: Order, *, now_s: float) -> Order:
+    """Complete an order with what its payment request says (routerrpc extractIntentFromSendRequest).
+
+    Args:
+      order: it says how to pay, and of an invoice that leaves it open how much.
+      now_s: seconds since 1970.
+
+    Raises:
+      LndError: the request cannot be read, has expired, or the order says what only the request may say.
+    """
+    for name in ("dest", "payment_hash", "final_cltv_delta", "payment_addr"):
+        if getattr(order, name):
+            raise LndError(f"{name} and payment_request cannot appear together")
+    invoice = decode(order.payment_request)
+    if now_s > invoice.expires_s:
+        raise LndError(f"invoice expired. Valid until {datetime.fromtimestamp(invoice.expires_s, UTC)}")
+    if not invoice.amount and not order.amount:
+        raise LndError("amount must be specified when paying a zero amount invoice")
+    if invoice.amount and order.amount:
+        raise LndError("amount must not be specified when paying a non-zero amount  invoice")
+    return replace(
+        order,
+        dest=invoice.payee.raw,
+        amount=invoice.amount or order.amount,
+        payment_hash=invoice.payment_hash,
+        payment_addr=invoice.payment_secret,
+        final_cltv_delta=invoice.min_final_cltv,
+    )
+
+
+def _amount_text(amount: Msat) -> str:
+    """An amount as it stands in the prefix, in the largest unit that divides it; nothing if the payer chooses."""
+    if not amount:
+        return ""
+    unit = next((unit for unit, size in _MSAT_PER_UNIT.items() if not amount % size), None)
+    return f"{amount * 10}p" if unit is None else f"{amount // _MSAT_PER_UNIT[unit]}{unit}"
+
+
+def _amount(text: str) -> Msat:
+    """What it asks for, to the millisatoshi; 0 if it does not say."""
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise LndError("invalid payment request: it does not begin with ln, a network and an amount")
+    if match[1] is None:
+        return Msat(0)
+    number, unit = int(match[1]), match[2]
+    if unit == "p" and number % 10:
+        raise LndError("invalid payment request: its amount has a part of a millisatoshi")
+    amount = number // 10 if unit == "p" else number * _MSAT_PER_UNIT[unit]
+    if not 0 < amount <= _ALL_BITCOIN:
+        raise LndError("invalid payment request: its amount is nothing, or more bitcoin than there are")
+    return Msat(amount)
+
+
+def _invoice(text: str, request: Bolt11, amount: Msat) -> DecodedInvoice:
+    return DecodedInvoice(
+        payment_request=text,
+        payee=NodePubkey(bytes.fromhex(request.payee or "")),
+        payment_hash=PaymentHash(bytes.fromhex(request.payment_hash)),
+        amount=amount,
+        created_s=request.date,
+        expiry_s=request.expiry,
+        description=request.description or "",
+        description_hash=bytes.fromhex(request.description_hash or ""),
+        payment_secret=bytes.fromhex(request.payment_secret or ""),
+        min_final_cltv=request.min_final_cltv_expiry,
+        features=_bits(request.features),
+    )
+
+
+def _bits(features: Features | None) -> frozenset[int]:
+    states = features.feature_list if features is not None else {}
+    return frozenset(feature.value * 2 + state.value for feature, state in states.items())

@@ -1,0 +1,82 @@
+"""Our commands as processes, as people start them."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
+
+import trio
+
+PATIENCE_S = 60
+"""For anything, on a machine that is busy."""
+
+
+def free_base(count: int) -> int:
+    """A port from which on so many are free, at this moment."""
+    for base in range(20_000, 32_000, count):
+        with suppress(OSError), ExitStack() as taken:
+            for port in range(base, base + count):
+                taken.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+    raise AssertionError("no ports are free")
+
+
+class Running:
+    """A process and what it prints."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._rest = b""
+
+    async def line(self) -> str:
+        """The next line of its stdout; empty at the end."""
+        assert self.process.stdout
+        with trio.fail_after(PATIENCE_S):
+            while b"\n" not in self._rest:
+                chunk = await self.process.stdout.receive_some()
+                if not chunk:
+                    return ""
+                self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode()
+
+    async def rest(self) -> str:
+        """Everything else that it prints until its end."""
+        assert self.process.stdout
+        with trio.fail_after(PATIENCE_S):
+            async for chunk in self.process.stdout:
+                self._rest += chunk
+        return self._rest.decode()
+
+    async def stop(self, number: int) -> int:
+        """Send it a signal, and return its exit code."""
+        self.process.send_signal(number)
+        with trio.fail_after(PATIENCE_S):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def running(*arguments: str, environ: dict[str, str] | None = None) -> AsyncIterator[Running]:
+    """`impervious` with these arguments; killed at the end if it still runs."""
+    async with trio.open_nursery() as nursery:
+        start = partial(
+            trio.run_process,
+            command(arguments),
+            stdin=b"",
+            stdout=subprocess.PIPE,
+            stderr=None,
+            check=False,
+            env=environ,
+        )
+        process = await nursery.start(start)
+        try:
+            yield Running(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "impervious", *arguments]

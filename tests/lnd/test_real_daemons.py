@@ -1,0 +1,124 @@
+"""Two daemons on two real lnd nodes of a regtest chain: a message crosses, and killing either loses nothing.
+
+Needs btcd, btcctl, lnd and lncli on PATH.
+"""
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from tests.daemons import Daemon, next_event, on_lnd, started
+from tests.lnd.regtest import Lnd, Regtest, missing_programs, running
+from tests.lnd.test_real import KEYSEND, NO_PASSWORD
+
+_MISSING = missing_programs()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(_MISSING), reason=f"not on PATH: {', '.join(_MISSING)}"),
+]
+
+
+@pytest.fixture(scope="module")
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
+    nodes = {name: [NO_PASSWORD, KEYSEND] for name in ("alice", "bob", "carol")}
+    with running(tmp_path_factory.mktemp("daemons"), nodes) as network:
+        network.open_channels(("alice", "bob"), ("bob", "carol"))
+        yield network
+
+
+@asynccontextmanager
+async def pair(regtest: Regtest, folder: Path) -> AsyncIterator[tuple[Daemon, Daemon, trio.Nursery]]:
+    """Daemons on alice and carol, who have no channel with each other."""
+    daemons = []
+    for name in ("alice", "carol"):
+        home = folder / name
+        home.mkdir()
+        daemons.append(on_lnd(name, home, regtest[name].pubkey, regtest[name].config))
+    async with trio.open_nursery() as nursery:
+        try:
+            for daemon in daemons:
+                await started(daemon, nursery)
+            daemons[1].seen = await seen(*daemons)
+            yield daemons[0], daemons[1], nursery
+        finally:
+            for daemon in daemons:
+                daemon.kill()
+
+
+async def seen(sender: Daemon, receiver: Daemon) -> int:
+    """Where the receiver's log is once it has read what its node was paid by earlier tests: they share the nodes."""
+    marker = await sender.send(receiver, "from here on", wait=True)
+    async with receiver.events() as stream:
+        while (event := await next_event(stream))["id"] != marker["id"]:
+            pass
+    return int(event["seq"])
+
+
+def settled(lnd: Lnd) -> list[str]:
+    """The hashes of all that a node was paid, as `lncli` tells it."""
+    listed = lnd.call("listinvoices", "--max_invoices=10000")["invoices"]
+    return [each["r_hash"] for each in listed if each["state"] == "SETTLED"]
+
+
+def paid(lnd: Lnd) -> list[str]:
+    """The hashes of all that a node has paid, once for each time."""
+    listed = lnd.call("listpayments", "--max_payments=10000")["payments"]
+    return [each["payment_hash"] for each in listed if each["status"] == "SUCCEEDED"]
+
+
+async def events_of(daemon: Daemon, count: int) -> list[dict[str, Any]]:
+    """What was sent to a daemon since the test began, and nothing of it twice."""
+    async with daemon.events(daemon.seen) as stream:
+        events: list[dict[str, Any]] = []
+        while len(events) < count:
+            event = await next_event(stream)
+            if event["serviceType"] == "message":
+                events.append(event)
+    assert len({event["id"] for event in events}) == count
+    return events
+
+
+async def test_messages_cross_and_killing_the_receiver_loses_nothing(regtest: Regtest, tmp_path: Path) -> None:
+    async with pair(regtest, tmp_path) as (alice, carol, nursery):
+        first = await alice.send(carol, "over real channels", wait=True)
+        (event,) = await events_of(carol, 1)
+        assert event["id"] == first["id"]
+        answer = await carol.send(alice, "and back", wait=True)
+        async with alice.events() as stream:
+            while (await next_event(stream))["id"] != answer["id"]:
+                pass
+        await carol.stop(signal.SIGKILL)
+        sent = [(await alice.send(carol, f"while away {number}", wait=True))["id"] for number in range(3)]
+        await started(carol, nursery)
+        assert [each["id"] for each in await events_of(carol, 4)][1:] == sent
+
+
+async def test_a_sender_killed_inside_a_long_message_pays_each_part_once(regtest: Regtest, tmp_path: Path) -> None:
+    content = "".join(chr(97 + number % 26) for number in range(300_000))
+    async with pair(regtest, tmp_path) as (alice, carol, nursery):
+        before = set(settled(regtest["carol"]))
+        message = await alice.send(carol, content)
+        await trio.sleep(3)
+        await alice.stop(signal.SIGKILL)
+        half = len(settled(regtest["carol"])) - len(before)
+        await started(alice, nursery)
+        (event,) = await events_of(carol, 1)
+        assert event["id"] == message["id"]
+        await trio.sleep(1)
+    parts = [each for each in settled(regtest["carol"]) if each not in before]
+    assert 0 < half < len(parts) == len(set(parts))
+    assert sorted(each for each in paid(regtest["alice"]) if each in parts) == sorted(parts)
+
+
+async def test_an_lnd_that_restarts_loses_nothing(regtest: Regtest, tmp_path: Path) -> None:
+    async with pair(regtest, tmp_path) as (alice, carol, _):
+        sent = [(await alice.send(carol, f"before {number}" * 200))["id"] for number in range(5)]
+        await trio.to_thread.run_sync(regtest["carol"].stop)
+        sent += [(await alice.send(carol, f"while it is away {number}"))["id"] for number in range(2)]
+        await trio.to_thread.run_sync(regtest["carol"].start)
+        # Not in order: the gap may be open for longer than is waited for.
+        assert {event["id"] for event in await events_of(carol, len(sent))} == set(sent)
