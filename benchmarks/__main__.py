@@ -14,6 +14,7 @@ from .options import Options
 BENCHMARKS: Final = {
     "rpc": "benchmarks.rpc",
     "fanout": "benchmarks.fanout",
+    "relay": "benchmarks.relay",
     "walk": "benchmarks.walk",
 }
 """Name -> module with a function `run(options)`."""

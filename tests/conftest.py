@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import trio
 import trio.testing
-from tests.lnd.regtest import Regtest, running
+from tests.lnd.regtest import KEYSEND, NO_PASSWORD, Regtest, running
 
 T = TypeVar("T")
 
@@ -34,13 +34,12 @@ class Wall:
 @pytest.fixture(scope="session")
 def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
     """Real lnd nodes: alice-bob-carol in a line; dave takes no keysends, erin holds them."""
-    keysend = ["--noseedbackup", "--accept-keysend"]
     nodes = {
-        "alice": keysend,
-        "bob": keysend,
-        "carol": keysend,
-        "dave": ["--noseedbackup"],
-        "erin": [*keysend, "--keysend-hold-time=1h"],
+        "alice": [NO_PASSWORD, KEYSEND],
+        "bob": [NO_PASSWORD, KEYSEND],
+        "carol": [NO_PASSWORD, KEYSEND],
+        "dave": [NO_PASSWORD],
+        "erin": [NO_PASSWORD, KEYSEND, "--keysend-hold-time=1h"],
     }
     with running(tmp_path_factory.mktemp("regtest"), nodes) as network:
         network.open_channels(("alice", "bob"), ("bob", "carol"), ("bob", "dave"), ("bob", "erin"))

@@ -63,6 +63,11 @@ class Subscription:
         self._feed: trio.MemoryReceiveChannel[Event] | None = None
         self._behind = True
 
+    @property
+    def position(self) -> int:
+        """The `seq` behind which it goes on: everything up to there has been read or was there before."""
+        return self._after
+
     def register(self) -> None:
         """Ask the hub for what comes from now on."""
         self._registered.close()

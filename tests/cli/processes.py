@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import trio
@@ -56,14 +56,26 @@ class Running:
         with trio.fail_after(PATIENCE_S):
             return await self.process.wait()
 
+    async def leave(self) -> int:
+        """Read no more, as `head` does when it has enough, and return its exit code."""
+        assert self.process.stdout
+        await self.process.stdout.aclose()
+        with trio.fail_after(PATIENCE_S):
+            return await self.process.wait()
+
+
+def running(*arguments: str, environ: dict[str, str] | None = None) -> AbstractAsyncContextManager[Running]:
+    """`impervious` with these arguments; killed at the end if it still runs."""
+    return started(command(arguments), environ=environ)
+
 
 @asynccontextmanager
-async def running(*arguments: str, environ: dict[str, str] | None = None) -> AsyncIterator[Running]:
-    """`impervious` with these arguments; killed at the end if it still runs."""
+async def started(command: Sequence[str], *, environ: dict[str, str] | None = None) -> AsyncIterator[Running]:
+    """Any command; killed at the end if it still runs."""
     async with trio.open_nursery() as nursery:
         start = partial(
             trio.run_process,
-            command(arguments),
+            command,
             stdin=b"",
             stdout=subprocess.PIPE,
             stderr=None,

@@ -17,6 +17,9 @@ from typing import Any
 from impervious.config import LndConfig
 from impervious.model import NodePubkey
 
+NO_PASSWORD, KEYSEND = "--noseedbackup", "--accept-keysend"
+"""Options of nodes."""
+
 PROGRAMS = ("btcd", "btcctl", "lnd", "lncli")
 _USER, _PASSWORD = "test", "test-password"
 _ACTIVATION_BLOCKS = 450

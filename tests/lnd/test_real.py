@@ -14,7 +14,7 @@ from pathlib import Path
 import betterproto2
 import pytest
 import trio
-from tests.lnd.regtest import Lnd, Regtest, missing_programs
+from tests.lnd.regtest import KEYSEND, Lnd, Regtest, missing_programs
 
 from impervious.errors import (
     AlreadyPaying,
@@ -54,7 +54,6 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_programs()), reason=f"not on PATH: {', '.join(missing_programs())}"),
 ]
 
-KEYSEND = "--accept-keysend"
 PASSWORD = b"test-password"
 BOLD = 400_000
 """A record of ours."""

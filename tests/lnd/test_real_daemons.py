@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import trio
 from tests.daemons import Daemon, next_event, on_lnd, started
-from tests.lnd.regtest import Lnd, Regtest, missing_programs, running
-from tests.lnd.test_real import KEYSEND, NO_PASSWORD
+from tests.lnd.regtest import KEYSEND, NO_PASSWORD, Lnd, Regtest, missing_programs, running
 
 _MISSING = missing_programs()
 pytestmark = [

@@ -140,7 +140,7 @@ async def test_a_message_crosses_from_rest_to_every_kind_of_stream(tmp_path: Pat
                 "serviceType": "message",
                 "amount": "5",
             }
-            assert await events.chunk() == b"retry: 2000\n\n"
+            assert await events.chunk() == b"retry: 2000\n\nid: 0\n\n"
             assert (
                 await events.chunk()
                 == b"id: 1\ndata: %b\n\n" % json.dumps({"result": shown}, separators=(",", ":")).encode()

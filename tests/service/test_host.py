@@ -67,7 +67,7 @@ class Discreet(EchoService):
 class SlowToStart(EchoService):
     """Is ready after a while; a node's doors wait for it."""
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114
         self.ran += 1
         await trio.sleep(5)
         if self.ran == 1:

@@ -33,7 +33,7 @@ def report(error: BaseException) -> int:
       error: what came out of it; of a group, every error in it counts, and the most serious decides.
     """
     causes = list(_leaves(error))
-    code = max((_code(cause) for cause in causes), key=_SEVERITY.index)
+    code = max((exit_code(cause) for cause in causes), key=_SEVERITY.index)
     if code == INTERRUPTED:
         return code
     for line in dict.fromkeys(str(cause) for cause in causes if isinstance(cause, ImperviousError)):
@@ -55,7 +55,8 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _code(cause: BaseException) -> int:
+def exit_code(cause: BaseException) -> int:
+    """Return the exit code that one error stands for."""
     match cause:
         case KeyboardInterrupt():
             return INTERRUPTED

@@ -42,6 +42,7 @@ class Verb:
 
 
 RUN: Final = "Run"
+USE: Final = "Use a running daemon"
 SET_UP: Final = "Set up"
 TRY: Final = "Try it without a node of your own"
 VPN: Final = "Tunnels"
@@ -54,6 +55,18 @@ VERBS: Final = (
         examples=("impervious --config alice.yml",),
     ),
     Verb(
+        name="send",
+        group=USE,
+        meaning="send a text, a file or standard input to another node",
+        examples=("impervious send 02f6…9d @photo.jpg --wait",),
+    ),
+    Verb(
+        name="tail",
+        group=USE,
+        meaning="show what happens on the node, one line an event",
+        examples=("impervious tail --since 0 --type message",),
+    ),
+    Verb(
         name="init",
         group=SET_UP,
         meaning="write a first configuration file, with every setting explained",
@@ -64,6 +77,12 @@ VERBS: Final = (
         group=SET_UP,
         meaning="show the configuration in effect, or check whether it can work",
         examples=("impervious --config alice.yml config check",),
+    ),
+    Verb(
+        name="db",
+        group=SET_UP,
+        meaning="show what the database holds, prune it, or change its password",
+        examples=("impervious db prune --days 90 --yes",),
     ),
     Verb(
         name="demo",

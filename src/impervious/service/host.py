@@ -41,7 +41,7 @@ _PASSING: Final = (NodeUnavailable, NodeRefused, StoreFull)
 
 
 class _Startable(Protocol):
-    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...  # noqa: ASYNC114
 
 
 class _Once:
@@ -163,7 +163,7 @@ class Services:
             logger.exception("%s: message %s of %s is dropped", service_type, message.id, message.sender)
         return None
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114
         """Run every service that is switched on. Started when all of them are.
 
         Raises: whatever a service raises that it must not.
@@ -175,7 +175,7 @@ class Services:
                     nursery.start_soon(self._read, each)
             task_status.started()
 
-    async def _run(self, service: Service, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, service: Service, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC114, ASYNC128 - `_Once` tells it
         once = _Once(task_status)
         if "task_status" in signature(service.run).parameters:
             run = partial(cast("_Startable", service.run), task_status=once)

@@ -227,11 +227,12 @@ class SimNode:
         )
         try:
             return await self._send(order)
-        except NodeRefused as refusal:
-            with suppress(PaymentNotFound):  # as it should be: but one that has expired may have been paid before
-                if (await self.lookup_payment(invoice.payment_hash)).status is not PaymentStatus.FAILED:
-                    raise AlreadyPaying(f"{refusal}, but the node has such a payment") from refusal
-            raise
+        except NodeRefused as error:
+            refusal = error
+        with suppress(PaymentNotFound):  # as it should be: but one that has expired may have been paid before
+            if (await self.lookup_payment(invoice.payment_hash)).status is not PaymentStatus.FAILED:
+                raise AlreadyPaying(f"{refusal}, but the node has such a payment") from refusal
+        raise refusal
 
     async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
         """Say what has become of a payment so far."""

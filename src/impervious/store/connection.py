@@ -25,18 +25,36 @@ def locked(path: Path) -> Iterator[None]:
       StoreLocked: another process holds it.
       ConfigError: the folder cannot be made or written.
     """
+    in_use = f"sqlite3.path: {path} is in use by another daemon: stop it, or give this one a database of its own"
+    with _holding(path, f"{path}.lock", in_use):
+        yield
+
+
+@contextmanager
+def in_hands(path: Path) -> Iterator[None]:
+    """Keep other commands off the database, but not a daemon: one command at a time works on it.
+
+    Raises:
+      StoreLocked: another command holds it.
+      ConfigError: the folder cannot be written.
+    """
+    in_use = f"sqlite3.path: another `impervious db` works on {path}: wait for it"
+    with _holding(path, f"{path}.db-command.lock", in_use):
+        yield
+
+
+@contextmanager
+def _holding(path: Path, lock: str, in_use: str) -> Iterator[None]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigError(f"sqlite3.path: cannot use {path}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreLocked(
-                f"sqlite3.path: {path} is in use by another daemon: stop it, or give this one a database of its own"
-            ) from None
+            raise StoreLocked(in_use) from None
         yield
     finally:
         os.close(descriptor)

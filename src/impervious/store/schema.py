@@ -192,14 +192,19 @@ CREATE INDEX auto_answer_at ON auto_answer (at_ms);
 MIGRATIONS: Final = (_HOUSE, _FEDERATION)
 
 
+def version_of(connection: dbapi2.Connection) -> int:
+    """Return how many migrations a database has had."""
+    row = connection.execute("PRAGMA user_version").fetchone()
+    return int(row[0]) if row else 0
+
+
 def migrate(connection: dbapi2.Connection) -> None:
     """Bring a database to the newest version, each step in a transaction of its own.
 
     Raises:
       StoreError: a newer program made it.
     """
-    row = connection.execute("PRAGMA user_version").fetchone()
-    version = int(row[0]) if row else 0
+    version = version_of(connection)
     if version > len(MIGRATIONS):
         raise StoreError("the database was made by a newer version of impervious: install that one")
     for number in range(version, len(MIGRATIONS)):

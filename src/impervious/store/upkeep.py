@@ -30,8 +30,15 @@ class Summary:
     oldest_seq: int
     newest_seq: int
     data_bytes: int
+    oldest_at_ms: int | None
+    """When the oldest kept event was written; None: there is none."""
+    newest_at_ms: int | None
+    by_type: dict[str, int]
+    """Events by what streams show as their service."""
     unfinished_messages: int
     """Outbound, not yet delivered or failed."""
+    unfinished_since_ms: int | None
+    """When the oldest of them was accepted."""
     incomplete_messages: int
     """Inbound, lacking parts."""
     held_messages: int
@@ -69,7 +76,13 @@ def summary(tx: Tx) -> Summary:
         oldest_seq=extent.pruned_through + 1 if extent.events else 0,
         newest_seq=extent.newest,
         data_bytes=extent.data_bytes,
+        oldest_at_ms=_time(tx, "SELECT written_at_ms FROM event ORDER BY seq LIMIT 1"),
+        newest_at_ms=_time(tx, "SELECT written_at_ms FROM event ORDER BY seq DESC LIMIT 1"),
+        by_type=_numbers(tx, "SELECT service_type, count(*) FROM event GROUP BY 1 ORDER BY 1"),
         unfinished_messages=tx.number("SELECT count(*) FROM outbound WHERE state IN ('accepted', 'sending')"),
+        unfinished_since_ms=_time(
+            tx, "SELECT accepted_at_ms FROM outbound WHERE state IN ('accepted', 'sending') ORDER BY number LIMIT 1"
+        ),
         incomplete_messages=tx.number("SELECT count(*) FROM assembly"),
         held_messages=tx.number("SELECT count(*) FROM held"),
         quarantined=tx.number("SELECT count(*) FROM quarantine"),
@@ -77,6 +90,11 @@ def summary(tx: Tx) -> Summary:
         counters=_numbers(tx, "SELECT name, value FROM counter ORDER BY name"),
         readers=_numbers(tx, "SELECT name, seq FROM reader ORDER BY name"),
     )
+
+
+def _time(tx: Tx, sql: str) -> int | None:
+    row = tx.one(sql)
+    return None if row is None else int(row[0])
 
 
 def _numbers(tx: Tx, sql: str) -> dict[str, int]:

@@ -216,7 +216,7 @@ async def test_server_sent_events(inside: Inside, autojump_clock: trio.testing.M
     async with stream(inside, "?since=1", SSE) as line:
         start = await line.expect("http.response.start")
         assert dict(start["headers"])[b"content-type"] == b"text/event-stream"
-        assert await line.body() == b"retry: 2000\n\n"
+        assert await line.body() == b"retry: 2000\n\nid: 1\n\n"
         head, data, empty, end = (await line.body()).split(b"\n")
         assert (head, empty, end) == (b"id: 2", b"", b"")
         assert json.loads(data.removeprefix(b"data: "))["result"]["data"] == "Yg=="
@@ -225,6 +225,21 @@ async def test_server_sent_events(inside: Inside, autojump_clock: trio.testing.M
         await line.expect("http.response.start")
         await line.body()
         assert (await line.body()).startswith(b"id: 2\n")
+
+
+async def test_a_live_stream_says_where_it_begins(inside: Inside) -> None:
+    """Else a client whose connection breaks before its first event would not know what it has missed."""
+    await inside.house.emit(new("a"), new("b"))
+    position = (b"impervious-seq", b"2")
+    async with websocket(inside) as line:
+        assert position in (await line.expect("websocket.accept"))["headers"]
+    async with stream(inside) as line:
+        assert position in (await line.expect("http.response.start"))["headers"]
+    async with stream(inside, headers=SSE) as line:
+        assert position in (await line.expect("http.response.start"))["headers"]
+        assert await line.body() == b"retry: 2000\n\nid: 2\n\n"
+    async with websocket(inside, "?since=9") as line:
+        assert (await line.expect("websocket.accept"))["headers"] == []
 
 
 async def test_a_stream_that_cannot_begin_has_a_status(inside: Inside) -> None:

@@ -98,8 +98,9 @@ def test_what_cannot_be_read_says_why(text: str, says: str) -> None:
         payment_request.decode(text)
 
 
+@pytest.mark.slow
 @given(st.data())
-@settings(max_examples=200)
+@settings(max_examples=150)
 def test_damage_behind_a_right_checksum_is_told_in_one_way(data: st.DataObject) -> None:
     prefix, groups = bech32_decode(made(memo="é" * 20))
     assert prefix is not None

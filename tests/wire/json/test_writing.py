@@ -71,7 +71,7 @@ def test_an_event_as_it_was_published() -> None:
         (StopSocketResponse(), b"{}"),
         (SubscribeResponse(), DEFAULT_EVENT),
         (SubscribeRequest(), b'{"serviceType":[],"fromPubkey":[],"secrets":false}'),
-        (SubscribeRequest(since=0), b'{"since":"0","serviceType":[],"fromPubkey":[]}'),
+        (SubscribeRequest(since=0), b'{"since":"0","serviceType":[],"fromPubkey":[],"secrets":false}'),
         (FeeLimit(), b"{}"),
         (FeeLimit(percent=0), b'{"percent":"0"}'),
     ],

@@ -49,6 +49,10 @@ WRITE_BYTES: Final = 64 << 10
 FAREWELL_S: Final = 1.0
 """How long a websocket client has for its half of the closing handshake."""
 
+POSITION: Final = b"impervious-seq"
+"""Header of the answer: the `seq` behind which the stream begins. With it a client that asked for live events only, and
+has seen none when its connection breaks, can go on where it was."""
+
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
 _INTERNAL_ERROR: Final = 1011
@@ -61,8 +65,8 @@ class Outlet(Protocol):
 
     framing: Framing
 
-    async def open(self) -> None:
-        """Tell the client that it is subscribed."""
+    async def open(self, position: int | None = None) -> None:
+        """Tell the client that it is subscribed, and behind which `seq`."""
         ...
 
     async def send(self, frames: bytes) -> None:
@@ -126,7 +130,7 @@ class Streams:
             watch = await asked.resolved(self._source)
             # First the subscription, then the word that it stands: whatever the client causes then is on its stream.
             async with self._source.events(since=watch.since, wanted=watch.wanted) as subscription:
-                await outlet.open()
+                await outlet.open(subscription.position)
                 if call.method != "HEAD":
                     shape = Shape(outlet.framing, watch.encoding, watch.published, watch.secrets)
                     await Pump(subscription, watch, self._frames.encoder(shape), outlet).run(self._closing)
@@ -226,10 +230,10 @@ class WebsocketOutlet:
         self._send = send
         self._accepted = False
 
-    async def open(self) -> None:
+    async def open(self, position: int | None = None) -> None:
         """Upgrade."""
         self._accepted = True
-        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": _position_header(position)})
 
     async def send(self, frames: bytes) -> None:
         """Send frames as they are."""
@@ -268,10 +272,15 @@ class _BodyOutlet:
         self._send = send
         self._opened = False
 
-    async def open(self) -> None:
+    async def open(self, position: int | None = None) -> None:
         """Send the headers at once, so that the client knows."""
         self._opened = True
-        headers: Headers = [(b"content-type", self.content_type), *JSON_HEADERS[1:], (b"x-accel-buffering", b"no")]
+        headers: Headers = [
+            (b"content-type", self.content_type),
+            *JSON_HEADERS[1:],
+            (b"x-accel-buffering", b"no"),
+            *_position_header(position),
+        ]
         await self._send(start_message(200, headers))
 
     async def send(self, frames: bytes) -> None:
@@ -305,14 +314,18 @@ class SseOutlet(_BodyOutlet):
     framing = Framing.SSE
     content_type = b"text/event-stream"
 
-    async def open(self) -> None:
-        """Send the headers, and how soon to come back."""
-        await super().open()
-        await self.send(SSE_BEGIN)
+    async def open(self, position: int | None = None) -> None:
+        """Send the headers, how soon to come back, and where to go on then: an id without data is no event."""
+        await super().open(position)
+        await self.send(SSE_BEGIN if position is None else SSE_BEGIN + b"id: %d\n\n" % position)
 
     async def keep_alive(self) -> None:
         """Send a comment."""
         await self.send(SSE_KEEPALIVE)
+
+
+def _position_header(position: int | None) -> Headers:
+    return [] if position is None else [(POSITION, b"%d" % position)]
 
 
 def _close_code(code: Status) -> int:
