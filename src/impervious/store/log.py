@@ -99,7 +99,7 @@ def advance_reader(tx: Tx, name: str, seq: int) -> None:
 
 
 def prune(
-    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] = frozenset()
+    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] | None = None
 ) -> int:
     """Delete the oldest events, but none that a reader has still to read.
 
@@ -107,7 +107,7 @@ def prune(
       tx: the transaction.
       before_ms: those written before this time.
       max_bytes: the oldest beyond this size, newest first.
-      readers: names of those that are waited for.
+      readers: names of those that are waited for. None: everyone who ever read.
 
     Returns:
       How many are gone.
@@ -117,8 +117,8 @@ def prune(
         through = tx.number("SELECT max(seq) FROM event WHERE written_at_ms < ?", before_ms)
     if max_bytes is not None:
         through = max(through, _last_beyond(tx, max_bytes))
-    positions = [reader_position(tx, name) for name in readers]
-    through = min([through, *(position for position in positions if position is not None)])
+    positions = {str(name): int(seq) for name, seq in tx.all("SELECT name, seq FROM reader")}
+    through = min([through, *(seq for name, seq in positions.items() if readers is None or name in readers)])
     removed = tx.run("DELETE FROM event WHERE seq <= ?", through)
     if removed:
         tx.run(
