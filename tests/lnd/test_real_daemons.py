@@ -113,11 +113,19 @@ async def test_a_sender_killed_inside_a_long_message_pays_each_part_once(regtest
     assert sorted(each for each in paid(regtest["alice"]) if each in parts) == sorted(parts)
 
 
+async def connected(lnd: Lnd) -> None:
+    """Wait until all its channels can be used; peers come back after a pause of theirs."""
+    with trio.fail_after(120):
+        while not all(channel["active"] for channel in lnd.call("listchannels")["channels"]):  # noqa: ASYNC110
+            await trio.sleep(0.5)
+
+
 async def test_an_lnd_that_restarts_loses_nothing(regtest: Regtest, tmp_path: Path) -> None:
     async with pair(regtest, tmp_path) as (alice, carol, _):
         sent = [(await alice.send(carol, f"before {number}" * 200))["id"] for number in range(5)]
         await trio.to_thread.run_sync(regtest["carol"].stop)
         sent += [(await alice.send(carol, f"while it is away {number}"))["id"] for number in range(2)]
         await trio.to_thread.run_sync(regtest["carol"].start)
+        await connected(regtest["bob"])
         # Not in order: the gap may be open for longer than is waited for.
         assert {event["id"] for event in await events_of(carol, len(sent))} == set(sent)

@@ -6,14 +6,15 @@ from uuid import uuid4
 import pytest
 import trio
 from tests.store.test_maintenance import fill
+from tests.store.test_upkeep import POLICY
 
 from impervious.cli.main import main
-from impervious.model import MessageId, NodePubkey, OutboundMessage, RecordType, ServiceType
-from impervious.outbound import SendPolicy, accept
+from impervious.model import MessageId, NodePubkey, OutboundMessage, ServiceType
+from impervious.outbound import accept
 from impervious.store import Tx, log
 from impervious.store.connection import locked
 from impervious.store.maintenance import change, look
-from impervious.units import Msat, Sat
+from impervious.units import Msat
 
 
 @pytest.fixture(autouse=True)
@@ -48,17 +49,6 @@ def encrypted(tmp_path: Path, config: Path) -> Path:
 
 def send(path: Path) -> MessageId:
     """Accept a message, an hour ago as it were, that is never sent."""
-    policy = SendPolicy(
-        record_types={ServiceType("message"): RecordType(400_000)},
-        max_bytes=480_000,
-        part_bytes=900,
-        part_amount=Msat(1000),
-        part_fee_limit=Msat(3000),
-        in_flight_per_peer=16,
-        payment_timeout_s=60,
-        ttl_ms=3_600_000,
-        daily_limit=Sat(100),
-    )
     message = OutboundMessage(
         id=uuid4(),
         recipient=NodePubkey(b"\2" + bytes(32)),
@@ -68,7 +58,7 @@ def send(path: Path) -> MessageId:
     )
 
     def store(tx: Tx) -> None:
-        accept(tx, message, policy)
+        accept(tx, message, POLICY)
         tx.run("UPDATE outbound SET accepted_at_ms = accepted_at_ms - 3600000")
 
     change(path, None, store, keep=True)

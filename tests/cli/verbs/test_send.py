@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.cli.processes import free_base, running
 from tests.daemons import PATIENCE_S, Daemon, Town, next_event, town
+from tests.relay.endpoint import needs_ipv6
+from tests.rpc.certificates import make_certificate
 
 from impervious.cli.main import main
 from impervious.errors import PaymentFailure
@@ -48,6 +51,26 @@ async def test_texts_and_files_cross_and_failures_are_told(tmp_path: Path) -> No
             told = {"idempotencyKey": "k", "id": piped["id"], "state": "accepted"}
             assert [json.loads(each.stdout) for each in twice] == [told, told]
         await _failures(there, alice, to)
+
+
+@pytest.mark.slow
+@needs_ipv6
+async def test_a_door_with_tls_on_ipv6_is_found_by_the_configuration(tmp_path: Path) -> None:
+    """Its certificate is for another name, and the environment names a proxy: neither is in the way."""
+    network = SimNetwork(["alice", "bob"], ["alice-bob:2000000"], seed=3, latency_s=(0, 0))
+    async with town(tmp_path, "alice", "bob", network=network) as there:
+        alice, files = there.daemons["alice"], make_certificate(tmp_path, names=("node.example",))
+        door = {"http_addr": f"[::1]:{free_base(2)}", "tls_cert": str(files.certificate), "tls_key": str(files.key)}
+        alice.settings["server"] |= door
+        await there.start("alice")
+        environ = {**os.environ, "https_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"}
+        async with running("tail", "--config", str(alice.config), "--since", "0", environ=environ) as shown:
+            arguments = ("send", "--config", str(alice.config), there.daemons["bob"].pubkey.hex, "hello", "--wait")
+            async with running(*arguments, environ=environ) as sending:
+                assert (await sending.rest()).endswith("\ndelivered\n")
+            assert " delivered: 1 part" in await shown.line()
+        untrusted = await send(alice, alice.pubkey.hex, "hello", "--url", f"https://{door['http_addr']}")
+        assert (untrusted.returncode, b"not trusted" in untrusted.stderr) == (3, True)
 
 
 async def _failures(there: Town, alice: Daemon, to: str) -> None:

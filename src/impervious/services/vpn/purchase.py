@@ -1,0 +1,113 @@
+"""What a buyer knows: what it asked for, what it was offered, what it bought."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from impervious.errors import FailedPrecondition
+from impervious.model import MessageId, NodePubkey
+from impervious.services.vpn.contract import MINUTE_MS, Term
+from impervious.units import Msat
+from impervious.wireguard import ClientConfig, PrivateKey
+
+RENEW_MS: Final = 10 * MINUTE_MS
+"""How long before the end a contract renews itself; a quarter of the span where that is shorter."""
+KEPT_MS: Final = 24 * 60 * MINUTE_MS
+"""How long after its end a contract can be asked to go on: only the seller knows how long it waits."""
+
+
+class Question(Enum):
+    """What was asked for."""
+
+    QUOTE = "quote"
+    CONTRACT = "contract"
+    REFRESH = "refresh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request of ours. An answer counts only while it is open, from the node that it went to."""
+
+    id: MessageId
+    seller: NodePubkey
+    question: Question
+    nonce: str = ""
+    amount: Msat = Msat(0)
+    """What was sent with it to buy something."""
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A quote that came; everything in it can be used."""
+
+    seller: NodePubkey
+    nonce: str
+    price: Msat
+    hours: int
+    expires_ms: int
+
+
+class Stage(Enum):
+    """Where a bought contract is."""
+
+    PAYING = "paying"
+    """The request is on its way, or its answer is."""
+    ACTIVE = "active"
+    FAILED = "failed"
+    """Nothing was paid: it can be tried again."""
+    REFUSED = "refused"
+    """There is no tunnel; the refusal carried what came back."""
+    OVER = "over"
+
+
+_MOVES: Final = {
+    (Stage.PAYING, Stage.ACTIVE),
+    (Stage.PAYING, Stage.FAILED),
+    (Stage.PAYING, Stage.REFUSED),
+    (Stage.ACTIVE, Stage.OVER),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bought:
+    """A contract that this node bought."""
+
+    seller: NodePubkey
+    nonce: str
+    request: MessageId
+    """The CONTRACT_REQUEST that paid for it."""
+    private_key: PrivateKey
+    price: Msat
+    hours: int
+    stage: Stage = Stage.PAYING
+    term: Term | None = None
+    """Until when; None while there is no tunnel."""
+    config: ClientConfig | None = None
+    renewing: MessageId | None = None
+    """The last request for more time that is open."""
+    budget: Msat = Msat(0)
+    """Most that its own renewals may cost, all together; 0: it does not renew itself."""
+    renewals: Msat = Msat(0)
+    """What they have cost."""
+    returned: Msat = Msat(0)
+    """What the seller gave back."""
+    reason: str = ""
+    """Why there is no tunnel any more."""
+
+    def moved(self, stage: Stage, reason: str = "") -> "Bought":
+        """Follow the table.
+
+        Raises:
+          FailedPrecondition: it has no such move.
+        """
+        if (self.stage, stage) not in _MOVES:
+            raise FailedPrecondition(f"contract {self.nonce} is {self.stage.value}")
+        return replace(self, stage=stage, reason=reason)
+
+    def must_renew(self, now_ms: int) -> bool:
+        """Whether it is time to buy more, and the budget allows it."""
+        if self.stage is not Stage.ACTIVE or self.term is None or self.renewing is not None:
+            return False
+        soon = self.term.rest_ms(now_ms) <= min(RENEW_MS, self.term.span_ms // 4)
+        return soon and now_ms < self.term.expires_ms + self.term.span_ms and self.renewals + self.price <= self.budget
