@@ -17,6 +17,13 @@ PAGE_CACHE_KIB: Final = 4096
 _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")
 
 
+class TransactionLost(StoreFull):
+    """SQLite gave the whole transaction up, and the work in it took no notice: nothing more may happen in it."""
+
+    def __init__(self) -> None:
+        super().__init__("the database gave a transaction up, as it does when the disk is full: make room")
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file beside the database for as long as this process works on it.
@@ -117,5 +124,8 @@ def translated(error: dbapi2.Error) -> StoreError | None:
 
 
 def is_environmental(error: Exception) -> bool:
-    """Whether an error raised inside a transaction is the disk's or the file's fault, not the work's."""
-    return isinstance(error, StoreError) or (isinstance(error, dbapi2.Error) and translated(error) is not None)
+    """Whether an error raised inside a transaction is the disk's or the file's fault, not the work's.
+
+    The database itself raises its own errors there; one of ours was raised by the work, whatever it may mean by it.
+    """
+    return isinstance(error, TransactionLost) or (isinstance(error, dbapi2.Error) and translated(error) is not None)
