@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlcipher3 import dbapi2
 
-from impervious.errors import ConfigError, StoreError, StoreFull, StoreKeyWrong, StoreLocked
+from impervious.errors import ConfigError, StoreError, StoreFull, StoreKeyWrong, StoreLocked, StoreUnusable
 
 BUSY_TIMEOUT_MS: Final = 5000
 """How long a connection waits for another process's, such as `impervious db prune`."""
@@ -119,7 +119,7 @@ def translated(error: dbapi2.Error) -> StoreError | None:
     if name in _FULL:
         return StoreFull("the disk is full: make room; what was not stored will be stored then")
     if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_BUSY")):
-        return StoreError(f"the database cannot be used: {error}")
+        return StoreUnusable(f"the database cannot be used: {error}")
     return None
 
 
