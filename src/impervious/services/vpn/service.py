@@ -6,6 +6,7 @@ one transaction. The interface itself is changed in one place, `_keep`, which fo
 decision, whenever something is due, at least every minute, and at the start, whatever was interrupted before.
 """
 
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -141,19 +142,46 @@ class VpnService(Service):
 
         return await self._sent(pay, wait=wait)
 
-    async def refresh(self, node: NodePubkey | str, nonce: str, price: Sat, *, wait: bool = False) -> MessageId:
+    async def refresh(
+        self,
+        node: NodePubkey | str,
+        nonce: str,
+        price: Sat,
+        *,
+        idempotency_key: str | None = None,
+        wait: bool = False,
+    ) -> MessageId:
         """Buy a contract's own hours again, at its own price; any other amount comes back.
+
+        Args:
+          node: the seller.
+          nonce: the contract's.
+          price: what is paid, in satoshis.
+          idempotency_key: the same key with the same arguments gives the same id and pays nothing again.
+          wait: return only when the money is delivered.
 
         Raises:
           NotFound: there is no such contract.
           FailedPrecondition: it does not stand.
           InvalidArgument: the price is none.
+          AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered, and nothing was paid.
         """
-        seller = await self._recipient(node)
-        return await self._sent(lambda tx: self._buyer(tx).refresh(seller, nonce, price), wait=wait)
+        seller = await self.context.resolve(node)
+
+        def pay(tx: ServiceTx) -> MessageId:
+            return self._buyer(tx).refresh(seller, nonce, price)
+
+        if idempotency_key is None:
+            await self.context.check_recipient(seller)
+            return await self._sent(pay, wait=wait)
+        digest = hashlib.sha256(f"refresh|{seller.hex}|{nonce}|{price}".encode()).digest()
+        identifier = await self.context.once(idempotency_key, digest, seller, pay)
+        if wait:
+            await self.context.wait(identifier)
+        return identifier
 
     async def renew_itself(self, node: NodePubkey | str, nonce: str, budget: Sat) -> None:
         """Let a contract buy more time whenever it ends, until that has cost `budget`; 0 stops it.
@@ -212,20 +240,29 @@ class VpnService(Service):
             raise FailedPrecondition(f"{len(found)} contracts are called {nonce}: name the other node too")
         return found[0]
 
+    async def bought_one(self, nonce: str, node: NodePubkey | str = "") -> Bought:
+        """Look up one contract that this node bought.
+
+        Raises:
+          NotFound: there is none.
+          FailedPrecondition: two sellers gave it the same name.
+        """
+        found = await self.contract(nonce, node)
+        if isinstance(found, Sold):
+            raise NotFound(f"contract {nonce} was sold here: only its buyer has the configuration")
+        return found
+
     async def config(self, nonce: str, node: NodePubkey | str = "") -> str:
         """Give a bought tunnel's `wg-quick` file, private key included.
 
         Raises:
           NotFound: no such contract was bought.
-          FailedPrecondition: it has no tunnel.
+          FailedPrecondition: it has no tunnel, or two sellers gave it the same name.
         """
-        found = await self.contract(nonce, node)
-        if isinstance(found, Sold):
-            raise NotFound(f"contract {nonce} was sold here: only its buyer has the configuration")
+        found = await self.bought_one(nonce, node)
         if found.config is None:
-            raise FailedPrecondition(
-                f"contract {nonce} is {found.stage.value}: it has no tunnel {found.reason}".rstrip()
-            )
+            why = f": {found.reason}" if found.reason else ""
+            raise FailedPrecondition(f"contract {nonce} is {found.stage.value} and has no tunnel{why}")
         return found.config.text()
 
     async def cancel(self, nonce: str, reason: str = "") -> Msat:
