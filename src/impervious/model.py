@@ -5,6 +5,7 @@ format, a database or a clock.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -483,6 +484,8 @@ class Event:
     verified: bool
     public: bool = True
     """False: only for the service it concerns, never on a stream."""
+    secret: bytes | None = field(default=None, repr=False)
+    """Shown instead of `data` to those who ask for secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,6 +503,7 @@ class NewEvent:
     sent_at_ms: int
     verified: bool
     public: bool = True
+    secret: bytes | None = field(default=None, repr=False)
 
     def at(self, seq: int) -> Event:
         """Give it its place in the log."""
@@ -516,7 +520,55 @@ class NewEvent:
             sent_at_ms=self.sent_at_ms,
             verified=self.verified,
             public=self.public,
+            secret=self.secret,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """How a message from another node goes into the log."""
+
+    data: bytes
+    """What every stream shows of it."""
+    secret: bytes | None = field(default=None, repr=False)
+    """What streams that ask for secrets show instead; the service itself is always shown this. None: nothing is kept
+    from anybody."""
+    public: bool = True
+    """False: it is a fact for its service, and on no stream."""
+
+
+# --- Peers ------------------------------------------------------------------------------------------------------------
+
+
+MAX_IMP_ID_BYTES: Final = 64
+
+
+def check_imp_id(text: str) -> None:
+    """Refuse a name that could not be shown or typed.
+
+    Raises:
+      InvalidArgument: says why.
+    """
+    if not text or text.isspace():
+        raise InvalidArgument("an imp id has at least one character that can be seen")
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in text):
+        raise InvalidArgument("an imp id holds no control characters, invisible ones included")
+    if len(text.encode()) > MAX_IMP_ID_BYTES:
+        raise InvalidArgument(f"an imp id has at most {MAX_IMP_ID_BYTES} bytes of UTF-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A node that we have federated with."""
+
+    pubkey: NodePubkey
+    imp_id: str
+    """The name it goes by; others may go by it too."""
+    since_ms: int
+    expires_ms: int
+    """Until then it is remembered."""
+    services: tuple[str, ...]
+    """What it says it offers."""
 
 
 # --- Outbound ---------------------------------------------------------------------------------------------------------

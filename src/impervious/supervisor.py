@@ -23,7 +23,7 @@ from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.inbound import Inbound
 from impervious.inbound.reader import InboundPolicy
-from impervious.model import NodeInfo, NodeStatus, RecordType, ServiceType
+from impervious.model import NodeInfo, NodePubkey, NodeStatus, RecordType, ServiceType
 from impervious.node import PaymentNode
 from impervious.outbound import Outbound, SendPolicy
 from impervious.server.listeners import Addresses, Listeners, open_listeners
@@ -105,6 +105,16 @@ class Node:
             return None
         return f"the disk is full: {free >> 20} MB are left for the database in {folder}; make room"
 
+    async def resolve(self, node: str) -> NodePubkey:
+        """Find the node that is meant by 66 hex digits, or by @ and the imp id of a peer.
+
+        Raises:
+          InvalidArgument: it is neither.
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several do; lists their keys.
+        """
+        return await self.messages.context.resolve(node)
+
     async def wait_ready(self) -> NodeInfo:
         """Wait until the Lightning node can serve, then tell who it is."""
         return await self.lightning.wait_ready()
@@ -163,7 +173,6 @@ async def open_node(
     ):
         events = Events(store, hub, max_subscribers=config.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random)
-        inbound = Inbound(lightning, store, hub, inbound_policy(config), random=surroundings.random)
         hosted = Services(
             classes,
             config,
@@ -174,12 +183,15 @@ async def open_node(
             random=surroundings.random,
         )
         await hosted.begin()
+        inbound = Inbound(
+            lightning, store, hub, inbound_policy(config, hosted), random=surroundings.random, show=hosted.show
+        )
         async with trio.open_nursery() as work:
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
             work.start_soon(_keep_tidy, store, retention(config, hosted))
-            work.start_soon(hosted.run)
+            await work.start(hosted.run)
             async with trio.open_nursery() as entrance:
                 node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None)
                 if listeners:
@@ -273,12 +285,13 @@ def send_policy(config: Config) -> SendPolicy:
     )
 
 
-def inbound_policy(config: Config) -> InboundPolicy:
+def inbound_policy(config: Config, services: Services) -> InboundPolicy:
     """Gather what is shown of what arrives."""
     return InboundPolicy(
         services=_records(config),
         active=frozenset(entry.service_type for entry in config.services if entry.active),
         max_bytes=config.message.max_bytes,
+        payments=services.wants_payments,
         raw=frozenset({MessageService.service_type}) if config.message.accept_unsigned else frozenset(),
     )
 

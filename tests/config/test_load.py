@@ -161,7 +161,7 @@ class TestThePublishedFile:
             "lightning.lnd_node.pub_key must be the node's 66 hex digits, not 'abcd' (pubkey has 4 characters",
         ),
         ("lightning: {lnd_node: {tls_cert_hex: 6162}}", "but not of a PEM certificate"),
-        ("federate: {imp_id: " + "x" * 65 + "}", "federate.imp_id must be a name of at most 64 characters"),
+        ("federate: {imp_id: " + "x" * 65 + "}", "federate.imp_id must be a name of at most 64 bytes"),
         ("socket: {ports: 6000}", "socket.ports must be a list of pairs of ports"),
         ("socket: {ports: [6000, 9000]}", "(number 1 is not a pair of ports, each pair has two ports)"),
         ("socket: {ports: [[6000, 9000], [6001, 9000]]}", "(a port is in it twice)"),

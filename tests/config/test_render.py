@@ -60,6 +60,7 @@ OTHER = {
     "limits.events_mb": "7",
     "federate.ttl": "60",
     "federate.imp_id": "Alice Imp",
+    "federate.accept": "ask",
     "vpn.price": "99",
     "vpn.server_ip": "vpn.example.com",
     "vpn.server_port": "51821",

@@ -1,6 +1,6 @@
 """A node behind doors, without a network: a real store, log and message service on a Lightning node made of wishes."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +42,7 @@ from impervious.service.discovery import with_entries
 from impervious.service.host import Services
 from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
-from impervious.store import Store, Tx, open_store
+from impervious.store import Store, Tx, open_store, outbox
 from impervious.store.database import ThreadRunner
 from impervious.supervisor import send_policy
 from impervious.units import Msat
@@ -131,6 +131,9 @@ class House:
     ) -> AbstractAsyncContextManager[Subscription]:
         return self.stream.subscribe(since=since, wanted=wanted)
 
+    async def resolve(self, node: str) -> NodePubkey:
+        return await self.messages.context.resolve(node)
+
     async def emit(self, *news: NewEvent) -> list[Event]:
         """Write events to the log."""
         return await self.store.write(lambda tx: [tx.emit(each) for each in news])
@@ -188,18 +191,23 @@ def without_service(given: Config, service_type: str) -> Config:
 
 @asynccontextmanager
 async def open_house(
-    given: Config, *, run_sync: ThreadRunner = inline, services: Sequence[type[Service]] = ()
+    given: Config,
+    *,
+    run_sync: ThreadRunner = inline,
+    services: Sequence[type[Service]] = (),
+    now_ms: Callable[[], int] = lambda: 1_760_000_000_000,
 ) -> AsyncIterator[House]:
     classes = [*BUILT_IN, *services]
     given = with_entries(given, classes)
     hub, lightning = Hub(), LoneNode()
-    clock = lambda: 1_760_000_000_000  # noqa: E731
-    async with open_store(given.store.path, on_commit=hub.publish, now_ms=clock, run_sync=run_sync) as store:
+    async with open_store(given.store.path, on_commit=hub.publish, now_ms=now_ms, run_sync=run_sync) as store:
         events = Events(store, hub, max_subscribers=given.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(given), random=lambda: 0.5)
         hosted = Services(classes, given, node=lightning, store=store, hub=hub, outbound=outbound, random=lambda: 0.5)
+        await store.write(lambda tx: outbox.set_identity(tx, ME))
+        await hosted.begin()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hosted.run)
+            await nursery.start(hosted.run)
             yield House(given, lightning, store, events, hosted)
             nursery.cancel_scope.cancel()
 

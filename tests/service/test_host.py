@@ -11,11 +11,12 @@ from tests.walks import Stage, everything, stage, take
 from trio.testing import MockClock
 
 from impervious.config import Config, ServiceConfig
-from impervious.errors import NodeUnavailable, NotFound, StoreFull
-from impervious.model import ServiceType
-from impervious.service import Effect, Fact, Outcome, VerifiedMessage
+from impervious.errors import Malformed, NodeUnavailable, NotFound, StoreFull
+from impervious.model import Preimage, ServiceType
+from impervious.service import Effect, Fact, Outcome, ServiceTx, SettledInvoice, Shown, VerifiedMessage
 from impervious.services.message import MessageService
 from impervious.supervisor import Node
+from impervious.units import Msat
 
 ECHO = ServiceType("echo")
 
@@ -33,6 +34,46 @@ class Patient(EchoService):
         if len(self.facts) <= 2:
             raise NodeUnavailable("not now")
         return effect
+
+
+class Cashier(EchoService):
+    """Wants to know of payments."""
+
+    handles_payments = True
+
+
+class Discreet(EchoService):
+    """Shows messages in different ways, and some that it should not have been asked about."""
+
+    migrations = ("CREATE TABLE echo_seen (data BLOB)",)
+
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        tx.run("INSERT INTO echo_seen VALUES (?)", message.data)
+        assert message.seq == 0
+        match message.data:
+            case b"drop":
+                return None
+            case b"malformed":
+                raise Malformed("no such thing")
+            case b"bug":
+                raise ZeroDivisionError
+            case b"secret":
+                return Shown(data=b"***", secret=message.data)
+            case b"private":
+                return Shown(data=message.data, public=False)
+        return super().show(tx, message)
+
+
+class SlowToStart(EchoService):
+    """Is ready after a while; a node's doors wait for it."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114
+        self.ran += 1
+        await trio.sleep(5)
+        if self.ran == 1:
+            raise NodeUnavailable("not now")
+        self.ran = 100
+        task_status.started()
 
 
 class Broken(EchoService):
@@ -85,6 +126,7 @@ async def test_what_may_be_over_later_is_waited_for(tmp_path: Path, wall: Wall, 
         async with where.node("carol", Patient) as carol:
             await say(alice, carol, "one")
             await take(carol, 1, service="echo", starting=b"heard one")
+            await trio.sleep(10)
             assert len(carol.service(Patient).facts) == 3
             assert carol.service(Patient).ran == 3
 
@@ -113,9 +155,7 @@ async def test_switched_off_nothing_happens_and_messages_are_counted(
             assert event.data == b"shown"
             await trio.sleep(10)
             assert (carol.service(EchoService).facts, carol.service(EchoService).ran) == ([], 0)
-            context = carol.service(EchoService).context
-            count = "SELECT value FROM counter WHERE name = 'ignored_messages'"
-            assert await context.transaction(lambda tx: tx.one(count)) == (1,)
+            assert await counter(carol, "ignored_messages") == 1
         where.config = Config()
         async with where.node("carol", EchoService) as carol:
             await say(alice, carol, "again")
@@ -130,3 +170,88 @@ async def test_a_service_is_found_by_its_class(tmp_path: Path, wall: Wall, autoj
         assert carol.service(MessageService) is carol.messages
         with pytest.raises(NotFound, match="no service EchoService: pass it to open_node"):
             carol.service(EchoService)
+
+
+async def test_a_service_decides_what_is_shown_of_a_message(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        async with where.node("carol", Discreet) as carol:
+            await say(alice, carol, "drop", "malformed", "bug", "secret", "private", "plain")
+            shown = [event for event in await take(carol, 5, service="echo") if not event.data.startswith(b"heard")]
+            assert [(event.data, event.secret) for event in shown] == [(b"***", b"secret"), (b"plain", None)]
+            assert "secret" not in repr(shown)
+            facts = [fact for fact in carol.service(Discreet).facts if isinstance(fact, VerifiedMessage)]
+            assert [fact.data for fact in facts] == [b"secret", b"private", b"plain"]
+            context = carol.service(Discreet).context
+            seen = await context.read(lambda tx: [row[0].decode() for row in tx.all("SELECT data FROM echo_seen")])
+            assert seen == ["drop", "secret", "private", "plain"]  # what raised was undone
+            assert await counter(carol, "dropped_messages") == 3
+    assert [record.exc_info is not None for record in caplog.records if "is dropped" in record.message] == [True]
+
+
+async def counter(node: Node, name: str) -> int:
+    context = node.messages.context
+    row = await context.read(lambda tx: tx.one("SELECT value FROM counter WHERE name = ?", name))
+    return row[0] if row else 0
+
+
+async def pay(where: Stage, to: Node, number: int, records: dict[int, bytes]) -> None:
+    await where.network.node("alice").send_keysend(
+        (await to.wait_ready()).pubkey,
+        Msat(5000),
+        Preimage(bytes([number]) * 32),
+        records,
+        fee_limit=Msat(10_000),
+        timeout_s=60,
+    )
+
+
+async def test_payments_are_facts_for_those_who_want_them(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        async with where.node("carol", EchoService) as carol:
+            await pay(where, carol, 1, {7629169: b"{}"})
+            await trio.sleep(10)
+            assert carol.service(EchoService).facts == []
+        await pay(where, carol, 2, {7629169: b"{}"})
+        await trio.sleep(10)
+        async with where.node("carol", Cashier) as carol:
+            await trio.sleep(10)
+            assert carol.service(Cashier).facts == []  # its past is not told
+        await trio.sleep(10)
+        await pay(where, carol, 3, {7629169: b"{}", 34349334: b"hello"})
+        await trio.sleep(10)
+        async with where.node("carol", Cashier) as carol:
+            await pay(where, carol, 30, {7629169: b"{}", 34349334: b"hello"})
+            await say(alice, carol, "between")
+            await take(carol, 1, service="echo", starting=b"heard")
+        await pay(where, carol, 4, {})
+        async with where.node("carol", Cashier) as later:
+            await trio.sleep(10)
+            facts = carol.service(Cashier).facts + later.service(Cashier).facts
+            payments = [fact for fact in facts if isinstance(fact, SettledInvoice)]
+            assert [each.payment_hash for each in payments] == [
+                Preimage(bytes([number]) * 32).payment_hash for number in (3, 30, 4)
+            ]
+            assert (payments[0].records[34349334], payments[0].amount, payments[0].is_keysend) == (b"hello", 5000, True)
+            assert [type(fact) for fact in facts] == [
+                SettledInvoice,
+                SettledInvoice,
+                VerifiedMessage,
+                SettledInvoice,
+            ]
+            assert {event.service_type for event in await everything(later)} == {"echo"}
+
+
+async def test_a_service_that_has_to_get_ready_is_waited_for(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        begun = trio.current_time()
+        async with where.node("carol", SlowToStart) as carol:
+            assert trio.current_time() - begun < 6  # what is away is not waited for
+            assert carol.service(SlowToStart).ran == 1
+            await trio.sleep(10)
+            assert carol.service(SlowToStart).ran == 100

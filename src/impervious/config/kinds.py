@@ -16,7 +16,7 @@ from impervious.config.address import Address, is_address
 from impervious.config.schema import Kind, Wrong
 from impervious.config.values import Listing, Scalar, Value, plain
 from impervious.errors import InvalidArgument
-from impervious.model import NodePubkey, RecordType, ServiceType
+from impervious.model import NodePubkey, RecordType, ServiceType, check_imp_id
 from impervious.units import Msat, Sat
 
 T = TypeVar("T")
@@ -185,6 +185,14 @@ def _parse_pubkey(text: str) -> str:
         raise Wrong(str(error)) from None
 
 
+def _parse_name(text: str) -> str:
+    try:
+        check_imp_id(text)
+    except InvalidArgument as error:
+        raise Wrong(str(error)) from None
+    return text
+
+
 def _parse_record_type(text: str) -> RecordType:
     value = _parse_int(text)
     if value in TAKEN_RECORD_TYPES:
@@ -258,7 +266,7 @@ def _read_port_pairs(value: Value) -> tuple[tuple[int, int], ...]:
 
 BOOL: Final = _of_text("true or false", _parse_bool)
 TEXT: Final = _of_text("text", str)
-NAME: Final = _matching("a name of at most 64 characters, on one line", re.compile(r"[^\x00-\x1f\x7f]{1,64}"))
+NAME: Final = _of_text("a name of at most 64 bytes, on one line", _parse_name)
 PATH: Final = _of_text("the path of a file", Path)
 PORT: Final = _of_text("a port, from 1 to 65535", _parse_port)
 HOST: Final = _of_text("a host name or an IP address", _parse_host)

@@ -250,6 +250,11 @@ class FederateConfig:
         "The name this node goes by. Empty: federation is off.",
         unset=Unset("federation is off: put the name your node should go by"),
     )
+    accept: str = setting(
+        choice("all", "ask", "none"),
+        "all",
+        "Who is remembered that asks to be: everybody; whom a call accepts, after an event; or nobody.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Final
 from impervious.errors import Malformed
 from impervious.inbound import turns
 from impervious.inbound.arrival import Local, PartArrived
+from impervious.inbound.turns import Show, as_it_is
 from impervious.model import STATUS, EventKind, NewEvent, NodePubkey, SettledInvoice
 from impervious.store import Tx, inbox
 from impervious.store.inbox import Assembly, Complete
@@ -112,19 +113,19 @@ def joined(fragments: Sequence[tuple[int, bytes]], total_bytes: int) -> bytes | 
     return bytes(whole) if covered >= total_bytes else None
 
 
-def enforce_limits(tx: Tx, local: Local, sender: NodePubkey | None) -> None:
+def enforce_limits(tx: Tx, local: Local, sender: NodePubkey | None, show: Show = as_it_is) -> None:
     """Drop the oldest incomplete messages of a sender, or of strangers, beyond what may be kept."""
     while (oldest := inbox.oldest_beyond_limits(tx, sender)) is not None:
-        give_up(tx, local, oldest)
+        give_up(tx, local, oldest, show)
 
 
-def expire(tx: Tx, local: Local) -> None:
+def expire(tx: Tx, local: Local, show: Show = as_it_is) -> None:
     """Give up messages that have lacked parts for too long."""
     for found in inbox.assemblies_before(tx, tx.now_ms - INCOMPLETE_TTL_MS):
-        give_up(tx, local, found)
+        give_up(tx, local, found, show)
 
 
-def give_up(tx: Tx, local: Local, found: Assembly) -> None:
+def give_up(tx: Tx, local: Local, found: Assembly, show: Show = as_it_is) -> None:
     """Forget an incomplete message; if its sender is known, say so on the stream and let later ones have their turn."""
     inbox.drop_assembly(tx, found.record_type, found.id)
     inbox.count(tx, "expired_messages")
@@ -155,4 +156,4 @@ def give_up(tx: Tx, local: Local, found: Assembly) -> None:
             verified=True,
         )
     )
-    turns.skip(tx, found.header.sender, [found.header.order])
+    turns.skip(tx, found.header.sender, [found.header.order], show)

@@ -19,9 +19,10 @@ from impervious.hub import Hub
 from impervious.inbound import arrival, assembly, turns
 from impervious.inbound.arrival import Arrival, Local, PartArrived, RawArrived, Rejected
 from impervious.inbound.assembly import Refused
+from impervious.inbound.turns import Show, as_it_is
 from impervious.model import Event, EventKind, InvoiceNews, NewEvent, RecordType, ServiceType, SettledInvoice
 from impervious.node import PaymentNode
-from impervious.store import Store, Tx, inbox, is_environmental
+from impervious.store import Store, Tx, inbox, is_environmental, settled
 from impervious.store.inbox import Complete
 
 logger = logging.getLogger(__name__)
@@ -45,19 +46,29 @@ class InboundPolicy:
     max_bytes: int
     raw: frozenset[ServiceType] = frozenset()
     """Services that show what ordinary wallets send."""
+    payments: bool = False
+    """Note payments that are no message of anybody, for services that want them."""
 
 
 class Inbound:
     """Turns settled keysends into events."""
 
     def __init__(
-        self, node: PaymentNode, store: Store, hub: Hub, policy: InboundPolicy, *, random: Callable[[], float]
+        self,
+        node: PaymentNode,
+        store: Store,
+        hub: Hub,
+        policy: InboundPolicy,
+        *,
+        random: Callable[[], float],
+        show: Show = as_it_is,
     ) -> None:
         self._node = node
         self._store = store
         self._hub = hub
         self._policy = policy
         self._random = random
+        self._show = show
         self._caught_up = trio.Event()
         self._local: Local | None = None
 
@@ -145,19 +156,21 @@ class Inbound:
             self._apply_raw(tx, invoice, what)
         elif isinstance(what, Rejected):
             raise Malformed(what.reason)
+        elif self._policy.payments and invoice.settled_s >= settled.since_s(tx):
+            tx.emit(settled.event_of(invoice))
 
     def _apply_part(self, tx: Tx, invoice: SettledInvoice, part: PartArrived, local: Local) -> None:
         signed = part.envelope.signed_header
         if signed:
-            turns.skip(tx, signed.header.sender, signed.header.void_orders)
+            turns.skip(tx, signed.header.sender, signed.header.void_orders, self._show)
         whole = assembly.add_part(tx, invoice, part, active=part.service_type in self._policy.active)
         if isinstance(whole, Complete):
-            turns.take_turn(tx, whole)
+            turns.take_turn(tx, whole, self._show)
         elif isinstance(whole, Refused):
             _quarantine(tx, invoice, part, whole.reason)
-            turns.skip(tx, whole.sender, [whole.order])
+            turns.skip(tx, whole.sender, [whole.order], self._show)
         else:
-            assembly.enforce_limits(tx, local, signed.header.sender if signed else None)
+            assembly.enforce_limits(tx, local, signed.header.sender if signed else None, self._show)
 
     def _apply_raw(self, tx: Tx, invoice: SettledInvoice, raw: RawArrived) -> None:
         if raw.service_type not in self._policy.raw or raw.service_type not in self._policy.active:
@@ -181,7 +194,7 @@ class Inbound:
         await self._caught_up.wait()  # what was held at the last stop may only have waited for what we missed
         with self._hub.waiting_for("held") as wakes:
             while True:
-                due_ms = await self._patiently(lambda tx: turns.release(tx, tx.now_ms))
+                due_ms = await self._patiently(lambda tx: turns.release(tx, tx.now_ms, self._show))
                 wait_s = float("inf") if due_ms is None else max(0, due_ms - self._store.now_ms()) / 1000
                 with trio.move_on_after(wait_s):
                     await wakes.receive()
@@ -194,7 +207,7 @@ class Inbound:
 
     def _expire(self, tx: Tx) -> None:
         if self._local is not None:
-            assembly.expire(tx, self._local)
+            assembly.expire(tx, self._local, self._show)
 
     async def _patiently(self, work: Callable[[Tx], T]) -> T:
         """Write, waiting while the disk is full."""

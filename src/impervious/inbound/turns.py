@@ -5,9 +5,9 @@ written when the gap before it closes, or when waiting any longer would help nob
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
-from impervious.model import EventKind, NewEvent, NodePubkey
+from impervious.model import EventKind, NewEvent, NodePubkey, ServiceType, Shown
 from impervious.store import Tx, inbox
 from impervious.store.inbox import Complete, Waiting
 
@@ -17,30 +17,43 @@ MAX_HOLD_MS: Final = 60_000
 """A message is held no longer than this, whatever still comes."""
 
 
-def take_turn(tx: Tx, message: Complete) -> None:
+class Show(Protocol):
+    """Decides how a message goes into the log."""
+
+    def __call__(self, tx: Tx, service_type: ServiceType, message: Complete, /) -> Shown | None:
+        """Say what streams show of it; None: nothing, and its service is not told either."""
+        ...
+
+
+def as_it_is(_tx: Tx, _service_type: ServiceType, message: Complete, /) -> Shown:
+    """Show a message as it came."""
+    return Shown(data=message.data)
+
+
+def take_turn(tx: Tx, message: Complete, show: Show = as_it_is) -> None:
     """Show a message if it is its turn or past it, hold it otherwise; show whatever that lets follow."""
     shown = inbox.shown_order(tx, message.sender)
     if message.order <= shown:  # a sender that began anew, or one that came after we gave it up
-        _show(tx, message)
+        _show(tx, message, show)
     elif message.order == _next(tx, message.sender, shown):
         inbox.set_shown_order(tx, message.sender, message.order)
-        _show(tx, message)
-        follow(tx, message.sender)
+        _show(tx, message, show)
+        follow(tx, message.sender, show)
     else:
         inbox.hold(tx, message)
         tx.wake("held")
 
 
-def skip(tx: Tx, sender: NodePubkey, orders: Iterable[int]) -> None:
+def skip(tx: Tx, sender: NodePubkey, orders: Iterable[int], show: Show = as_it_is) -> None:
     """Note orders that will never come, and show what was only waiting for them."""
     shown = inbox.shown_order(tx, sender)
     for order in orders:
         if order > shown:
             inbox.add_void(tx, sender, order)
-    follow(tx, sender)
+    follow(tx, sender, show)
 
 
-def follow(tx: Tx, sender: NodePubkey) -> None:
+def follow(tx: Tx, sender: NodePubkey, show: Show = as_it_is) -> None:
     """Show the held messages of a sender whose turn has come."""
     while True:
         turn = _next(tx, sender, inbox.shown_order(tx, sender))
@@ -49,10 +62,10 @@ def follow(tx: Tx, sender: NodePubkey) -> None:
             return
         inbox.set_shown_order(tx, sender, turn)
         for message in ready:
-            _show(tx, message)
+            _show(tx, message, show)
 
 
-def release(tx: Tx, now_ms: int) -> int | None:
+def release(tx: Tx, now_ms: int, show: Show = as_it_is) -> int | None:
     """Show every held message that is due although the gap before it is open.
 
     Returns:
@@ -65,9 +78,9 @@ def release(tx: Tx, now_ms: int) -> int | None:
             return min(due.values(), default=None)
         for first in late:
             for message in inbox.take_held(tx, first.sender, through=first.order):
-                _show(tx, message)
+                _show(tx, message, show)
             inbox.set_shown_order(tx, first.sender, first.order)
-            follow(tx, first.sender)
+            follow(tx, first.sender, show)
 
 
 def due_ms(first: Waiting) -> int:
@@ -83,9 +96,13 @@ def _next(tx: Tx, sender: NodePubkey, shown: int) -> int:
     return turn
 
 
-def _show(tx: Tx, message: Complete) -> None:
+def _show(tx: Tx, message: Complete, show: Show) -> None:
     if message.service_type is None:
         inbox.count(tx, "ignored_messages")
+        return
+    shown = show(tx, message.service_type, message)
+    if shown is None:
+        inbox.count(tx, "dropped_messages")
         return
     tx.emit(
         NewEvent(
@@ -95,9 +112,11 @@ def _show(tx: Tx, message: Complete) -> None:
             sender=message.sender,
             service_type=message.service_type,
             topic=message.service_type,
-            data=message.data,
+            data=shown.data,
             amount=message.amount,
             sent_at_ms=message.sent_at_ms,
             verified=True,
+            public=shown.public,
+            secret=shown.secret,
         )
     )

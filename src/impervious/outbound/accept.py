@@ -39,7 +39,14 @@ class SendPolicy:
         return plan.minimum_amount(payload_bytes, part_bytes=self.part_bytes, part_amount=self.part_amount)
 
 
-def accept(tx: Tx, message: OutboundMessage, policy: SendPolicy, *, obligation: bool = False) -> None:
+def accept(
+    tx: Tx,
+    message: OutboundMessage,
+    policy: SendPolicy,
+    *,
+    obligation: bool = False,
+    fee_limit: Msat | None = None,
+) -> None:
     """Store a message to be sent.
 
     Args:
@@ -47,6 +54,7 @@ def accept(tx: Tx, message: OutboundMessage, policy: SendPolicy, *, obligation: 
       message: what to send.
       policy: the limits.
       obligation: it settles a debt: no budget stops it, and it is tried until it arrives.
+      fee_limit: highest routing fee of a part; None: the policy's.
 
     Raises:
       InvalidArgument: the size or the amount cannot be sent.
@@ -67,7 +75,7 @@ def accept(tx: Tx, message: OutboundMessage, policy: SendPolicy, *, obligation: 
         part_bytes=policy.part_bytes,
         part_amount=policy.part_amount,
     )
-    parts = [new_part(piece, policy.part_fee_limit) for piece in ranges]
+    parts = [new_part(piece, policy.part_fee_limit if fee_limit is None else fee_limit) for piece in ranges]
     spending.reserve(
         tx,
         message.id,
@@ -102,6 +110,11 @@ def check(message: OutboundMessage, policy: SendPolicy) -> None:
             f"amount is below the minimum: {size} bytes need {sat_charged(minimum)} sat"
             f" (1 for each {policy.part_bytes} bytes); give that, or 0 for the minimum"
         )
+
+
+def parts_of(payload_bytes: int, policy: SendPolicy) -> int:
+    """Count the parts of a payload, before any is cut smaller."""
+    return plan.part_count(payload_bytes, policy.part_bytes)
 
 
 def new_part(piece: Range, fee_limit: Msat) -> Part:

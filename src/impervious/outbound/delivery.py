@@ -214,7 +214,7 @@ class Delivery:
             part_bytes=part_bytes,
             part_amount=policy.part_amount,
         )
-        smaller = [new_part(piece, policy.part_fee_limit) for piece in ranges]
+        smaller = [new_part(piece, part.fee_limit) for piece in ranges]
         try:
             await self._write(lambda tx: self._store_replacement(tx, part, smaller))
         except ResourceExhausted as error:

@@ -36,6 +36,13 @@ class Route:
     """Body to answer; raises whatever `server.convert` knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A peer by its imp id, to be looked up."""
+
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parameter:
     name: str
@@ -64,6 +71,8 @@ def _route(service: Service, command: Command) -> Route:
         if not service.context.config.active:
             raise switched_off(service.context.config)
         arguments = read_arguments(parameters, body, context.encoding)
+        for name, value in arguments.items():
+            arguments[name] = await _resolved(value, service)
         answer = to_json(await command.call(**arguments), context.encoding)
         return json.dumps({} if answer is None else answer, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -191,8 +200,16 @@ def _read_float(value: object, place: str, _encoding: Encoding) -> float:
     return float(value)
 
 
-def _read_pubkey(value: object, place: str, encoding: Encoding) -> NodePubkey:
-    return NodePubkey.parse(_read_text(value, place, encoding))
+def _read_pubkey(value: object, place: str, encoding: Encoding) -> "NodePubkey | _Named":
+    text = _read_text(value, place, encoding)
+    return _Named(text) if text.startswith("@") else NodePubkey.parse(text)
+
+
+async def _resolved(value: object, service: Service) -> object:
+    """Put keys in the place of names."""
+    if isinstance(value, list):
+        return [await _resolved(each, service) for each in value]
+    return await service.context.resolve(value.text) if isinstance(value, _Named) else value
 
 
 def _read_id(value: object, place: str, encoding: Encoding) -> UUID | None:

@@ -165,13 +165,13 @@ def _incident(error: Exception, doing: str) -> Problem:
     )
 
 
-def event_message(event: Event) -> SubscribeResponse:
-    """Show an event as its subscribers see it."""
+def event_message(event: Event, *, secrets: bool = False) -> SubscribeResponse:
+    """Show an event as its subscribers see it: those who ask for secrets, or the others."""
     return SubscribeResponse(
         id=str(event.id),
         reply_to_id=str(event.reply_to) if event.reply_to else "",
         from_pubkey=event.sender.hex if event.sender else "",
-        data=event.data,
+        data=event.secret if secrets and event.secret is not None else event.data,
         service_type=event.service_type,
         amount=sat_credited(event.amount),
         seq=event.seq,

@@ -45,6 +45,8 @@ class Shape:
     encoding: Encoding = Encoding.BASE64
     published: bool = False
     """Only the fields of 2021."""
+    secrets: bool = False
+    """With what is kept from others."""
 
 
 Encoder = Callable[[Event], bytes]
@@ -83,7 +85,7 @@ class _Kept:
 
 def frame_event(event: Event, shape: Shape) -> bytes:
     """Write an event with everything that sets it apart from the next."""
-    message = event_message(event)
+    message = event_message(event, secrets=shape.secrets)
     if shape.framing is Framing.GRPC:
         return bytes(message)
     line = b'{"result":' + encode(message, encoding=shape.encoding, published=shape.published) + b"}"

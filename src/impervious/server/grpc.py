@@ -19,7 +19,7 @@ from impervious.rpc import CallInfo, Servable
 from impervious.rpc.server_stream import ServerStream
 from impervious.server.closing import Closing
 from impervious.server.convert import STOPPING, problem
-from impervious.server.frames import Encoder, Frames, Framing, Shape
+from impervious.server.frames import Frames, Framing, Shape
 from impervious.server.guard import Authorizer, CallFacts, caller
 from impervious.server.operations import CallContext, Door, Operation, switched_off
 from impervious.server.options import Watch, is_extended
@@ -149,7 +149,7 @@ class StreamService:
     ) -> None:
         self._config = config
         self._source = source
-        self._encode: Encoder = frames.encoder(Shape(Framing.GRPC))
+        self._frames = frames
         self._closing = closing
         self._known_types = known_types
 
@@ -171,7 +171,9 @@ class StreamService:
         if not self._config.active:
             raise switched_off(self._config)
         extended = context_of(call.metadata, call.peer.addr()).extended
-        watch = Watch.of_request(request, extended=extended, known_types=self._known_types)
+        asked = Watch.of_request(request, extended=extended, known_types=self._known_types)
+        watch = await asked.resolved(self._source)
+        encode = self._frames.encoder(Shape(Framing.GRPC, secrets=watch.secrets))
         async with self._source.events(since=watch.since, wanted=watch.wanted) as subscription:
             await call.send_initial_metadata()  # the word that the subscription stands
             while not self._closing.begun:
@@ -181,7 +183,7 @@ class StreamService:
                         events = [await subscription.receive()]
                 for event in events:
                     if watch.shows(event):
-                        await call.send_message(Ready(self._encode(event)))
+                        await call.send_message(Ready(encode(event)))
 
 
 def context_of(metadata: Metadata, address: tuple[str, int] | None) -> CallContext:

@@ -3,9 +3,9 @@
 HTTP gives them as text, gRPC as a message; both come out as the same values.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, Self
 from urllib.parse import parse_qs
 
 from impervious.config import DEFAULT_RECORD_TYPES, LIGHTNING, Config
@@ -82,6 +82,14 @@ def is_extended(value: str | None, place: str) -> bool:
     return value == "2"
 
 
+class Finder(Protocol):
+    """What knows the peers."""
+
+    async def resolve(self, node: str) -> NodePubkey:
+        """Find the node that is meant by @ and the imp id of a peer."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
     """What a subscriber wants to see, and how."""
@@ -92,6 +100,23 @@ class Watch:
     encoding: Encoding = Encoding.BASE64
     extended: bool = False
     """`v=2`."""
+    secrets: bool = False
+    """Show what is kept from others."""
+    peers: tuple[str, ...] = ()
+    """Senders named as @imp_id, which `resolved` finds."""
+
+    async def resolved(self, source: "Finder") -> Self:
+        """Find the senders that are named.
+
+        Raises:
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several do.
+        """
+        if not self.peers:
+            return self
+        found = [await source.resolve(each) for each in self.peers]
+        wanted = replace(self.wanted, senders=self.wanted.senders | frozenset(found))
+        return replace(self, wanted=wanted, peers=())
 
     @property
     def published(self) -> bool:
@@ -120,11 +145,14 @@ class Watch:
                 unknown = ", ".join(sorted(types - PUBLISHED_TYPES))
                 raise InvalidArgument(f"service_type {unknown} is not part of the text mode of 2021: add v=2")
             types = types or PUBLISHED_TYPES
+        senders, peers = _senders(query.all("from"), "from")
         return cls(
             since=_since(query, headers),
-            wanted=Filter(service_types=types, senders=_senders(query.all("from"), "from")),
+            wanted=Filter(service_types=types, senders=senders),
             encoding=encoding,
             extended=extended,
+            secrets=query.flag("secrets"),
+            peers=peers,
         )
 
     @classmethod
@@ -136,10 +164,13 @@ class Watch:
         """
         types = frozenset(request.service_type)
         _check_types(types, known_types)
+        senders, peers = _senders(request.from_pubkey, "from_pubkey")
         return cls(
             since=request.since,
-            wanted=Filter(service_types=types, senders=_senders(request.from_pubkey, "from_pubkey")),
+            wanted=Filter(service_types=types, senders=senders),
             extended=extended,
+            secrets=request.secrets,
+            peers=peers,
         )
 
 
@@ -155,11 +186,13 @@ def _check_types(types: frozenset[str], known: frozenset[str]) -> None:
         raise InvalidArgument(f"service_type {unknown[0]!r} is none of this node's: {', '.join(sorted(known))}")
 
 
-def _senders(texts: Iterable[str], name: str) -> frozenset[NodePubkey]:
+def _senders(texts: Sequence[str], name: str) -> tuple[frozenset[NodePubkey], tuple[str, ...]]:
+    """Tell keys from names."""
     try:
-        return frozenset(NodePubkey.parse(text) for text in texts)
+        keys = frozenset(NodePubkey.parse(text) for text in texts if not text.startswith("@"))
     except InvalidArgument as error:
         raise InvalidArgument(f"{name}: {error}") from None
+    return keys, tuple(text for text in texts if text.startswith("@"))
 
 
 def _since(query: Query, headers: Mapping[str, str]) -> int | None:

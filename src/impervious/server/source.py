@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from impervious.events import EVERYTHING, Filter, Subscription
+from impervious.model import NodePubkey
 from impervious.server.readiness import Judged
 from impervious.service import Service
 
@@ -16,6 +17,10 @@ class Source(Protocol):
         self, *, since: int | None = None, wanted: Filter = EVERYTHING
     ) -> AbstractAsyncContextManager[Subscription]:
         """Open one; see `impervious.events`."""
+        ...
+
+    async def resolve(self, node: str) -> NodePubkey:
+        """Find the node that is meant by 66 hex digits, or by @ and the imp id of a peer; see `ServiceContext`."""
         ...
 
 

@@ -6,10 +6,23 @@ Handling one returns an *effect*, a function that runs in the transaction that a
 exactly once, whatever crashes, and a slow handler holds up nobody but itself.
 """
 
+from impervious.model import Peer, SettledInvoice, Shown
 from impervious.service.command import command
 from impervious.service.context import ServiceContext
 from impervious.service.contract import Effect, Service
 from impervious.service.facts import Fact, Outcome, VerifiedMessage
 from impervious.service.transaction import ServiceTx
 
-__all__ = ["Effect", "Fact", "Outcome", "Service", "ServiceContext", "ServiceTx", "VerifiedMessage", "command"]
+__all__ = [
+    "Effect",
+    "Fact",
+    "Outcome",
+    "Peer",
+    "Service",
+    "ServiceContext",
+    "ServiceTx",
+    "SettledInvoice",
+    "Shown",
+    "VerifiedMessage",
+    "command",
+]

@@ -1,9 +1,13 @@
 """What a service is given: its configuration, the Lightning node, the database, and a way to send."""
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 from uuid import UUID
+
+import trio
 
 from impervious.config import Config, ServiceConfig
 from impervious.errors import InvalidArgument, NodeUnavailable
@@ -11,13 +15,15 @@ from impervious.hub import Hub
 from impervious.model import MessageId, NodePubkey
 from impervious.node import PaymentNode
 from impervious.outbound import Outbound
-from impervious.service.transaction import ServiceTx
-from impervious.store import Store, Tx, idempotency
+from impervious.service.transaction import ServiceTx, service_topic
+from impervious.store import Store, Tx, idempotency, peers
 from impervious.units import Msat
 
 T = TypeVar("T")
 
 MAX_KEY_BYTES: Final = 255
+LONGEST_SLEEP_S: Final = 86_400.0
+"""Computers sleep and clocks are set: a wall-clock time far away is looked at again each day."""
 
 
 class ServiceContext:
@@ -49,7 +55,7 @@ class ServiceContext:
 
     async def send(
         self,
-        recipient: NodePubkey,
+        recipient: NodePubkey | str,
         payload: bytes,
         *,
         amount: Msat = Msat(0),
@@ -59,7 +65,7 @@ class ServiceContext:
         """Store a message to be sent, and answer at once.
 
         Args:
-          recipient: the far node.
+          recipient: the far node: its key, 66 hex digits, or @ and a peer's imp id.
           payload: what it gets, at most `message.max_bytes`.
           amount: what it gets paid, in msat; 0: the minimum for the size.
           reply_to: id of the message this answers.
@@ -67,14 +73,17 @@ class ServiceContext:
 
         Raises:
           InvalidArgument: it can never be sent.
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several peers do, or this service has no record number.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why. Nothing was stored.
         """
+        far = await self.resolve(recipient)
         if idempotency_key is None:
-            await self._check_recipient(recipient)
-            return await self.transaction(lambda tx: tx.send(recipient, payload, amount=amount, reply_to=reply_to))
-        return await self._send_once(recipient, payload, amount, reply_to, idempotency_key)
+            await self.check_recipient(far)
+            return await self.transaction(lambda tx: tx.send(far, payload, amount=amount, reply_to=reply_to))
+        return await self._send_once(far, payload, amount, reply_to, idempotency_key)
 
     async def _send_once(
         self, recipient: NodePubkey, payload: bytes, amount: Msat, reply_to: MessageId | None, key: str
@@ -97,7 +106,7 @@ class ServiceContext:
         known = await self._store.read(recall)
         if known is not None:
             return known  # also while the Lightning node is away
-        await self._check_recipient(recipient)
+        await self.check_recipient(recipient)
         return await self._store.write(store)
 
     async def wait(self, message_id: MessageId) -> None:
@@ -115,6 +124,32 @@ class ServiceContext:
         """Run `effect` in a transaction: all of it is kept, or what it raises is raised here and nothing is."""
         return await self._store.write(lambda tx: effect(self.bind(tx)))
 
+    async def read(self, work: Callable[[ServiceTx], T]) -> T:
+        """Run `work`, which must not write, on a snapshot of what is committed."""
+        return await self._store.read(lambda tx: work(self.bind(tx)))
+
+    async def resolve(self, node: NodePubkey | str) -> NodePubkey:
+        """Find the node that is meant by 66 hex digits, or by @ and the imp id of a peer.
+
+        Raises:
+          InvalidArgument: it is neither.
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several do; lists their keys.
+        """
+        if isinstance(node, NodePubkey):
+            await trio.lowlevel.checkpoint()
+            return node
+        if node.startswith("@"):
+            return (await self._store.read(lambda tx: peers.named(tx, node[1:]))).pubkey
+        await trio.lowlevel.checkpoint()
+        return NodePubkey.parse(node)
+
+    @contextmanager
+    def alarm(self) -> Iterator["Alarm"]:
+        """Have something to sleep on that `ServiceTx.wake` ends early; look at the database after entering."""
+        with self._hub.waiting_for(service_topic(self.config.service_type)) as wakes:
+            yield Alarm(self._store.now_ms, wakes)
+
     def require_node(self) -> None:
         """Refuse a call that the Lightning node could not serve now.
 
@@ -125,14 +160,38 @@ class ServiceContext:
         if not status.ready:
             raise NodeUnavailable(status.reason)
 
-    async def _check_recipient(self, recipient: NodePubkey) -> None:
+    async def check_recipient(self, recipient: NodePubkey) -> None:
+        """Refuse a message that cannot be sent now, or never.
+
+        Raises:
+          NodeUnavailable: the Lightning node cannot serve now; says why.
+          InvalidArgument: the recipient is this node itself.
+        """
         self.require_node()
         if recipient == (await self.node.wait_ready()).pubkey:
             raise InvalidArgument("pubkey is this node's own: a node cannot pay itself; give another node's")
 
     def bind(self, tx: Tx) -> ServiceTx:
         """Make of the database's transaction one of this service."""
-        return ServiceTx(tx, self.config.service_type, self._outbound.policy)
+        return ServiceTx(tx, self.config.service_type, self._outbound.policy, self.settings.limits)
+
+
+class Alarm:
+    """Sleeps until a time of the wall clock, or until the service has reason to look again."""
+
+    def __init__(self, now_ms: Callable[[], int], wakes: trio.MemoryReceiveChannel[None]) -> None:
+        self._now_ms = now_ms
+        self._wakes = wakes
+
+    async def sleep_until(self, at_ms: int | None) -> None:
+        """Sleep.
+
+        Args:
+          at_ms: milliseconds since 1970; None: only until woken.
+        """
+        seconds = math.inf if at_ms is None else max(0, at_ms - self._now_ms()) / 1000
+        with trio.move_on_after(min(seconds, LONGEST_SLEEP_S)):
+            await self._wakes.receive()
 
 
 def _digest(recipient: NodePubkey, payload: bytes, amount: Msat, reply_to: UUID | None) -> bytes:

@@ -5,10 +5,10 @@ from typing import ClassVar, TypeAlias
 
 import trio
 
-from impervious.model import RecordType, ServiceType
+from impervious.model import RecordType, ServiceType, Shown
 from impervious.rpc import Servable
 from impervious.service.context import ServiceContext
-from impervious.service.facts import Fact
+from impervious.service.facts import Fact, VerifiedMessage
 from impervious.service.transaction import ServiceTx
 
 Effect: TypeAlias = Callable[[ServiceTx], object]
@@ -31,11 +31,35 @@ class Service:
     """The wire's name, also that of its entry in `service_list`: small letters, digits, dots, dashes, underscores."""
     record_type: ClassVar[RecordType | None] = None
     """Its custom record number where the configuration names none; both ends must use the same."""
+    migrations: ClassVar[tuple[str, ...]] = ()
+    """SQL that makes its tables, whose names begin with its type and an underscore; applied once each, in order."""
     handles_facts: ClassVar[bool] = False
     """Whether `handle` is to be called."""
+    handles_payments: ClassVar[bool] = False
+    """Whether `handle` is to be called with every `SettledInvoice` too: payments to this node that are no message of
+    anybody, from the day on which a service first wanted them."""
 
     def __init__(self, context: ServiceContext) -> None:
         self.context = context
+
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        """Decide, in the very transaction that gives a message its place in the log, what streams show of it.
+
+        What it writes is in the order of the log, so that the next message of the same sender finds it. It must be
+        quick, because everything that arrives waits for it.
+
+        Args:
+          tx: the transaction.
+          message: what came; its `seq` is 0.
+
+        Returns:
+          What to show; None: nothing, and `handle` never sees it. Such messages are counted.
+
+        Raises:
+          Malformed: it is none of this service's; it is dropped and counted. So is one at which anything else is
+            raised, with a traceback in the log.
+        """
+        return Shown(data=message.data)
 
     async def handle(self, fact: Fact) -> Effect | None:
         """Decide what a fact causes. May be called again for the same fact after a crash.
@@ -47,6 +71,8 @@ class Service:
 
     async def run(self) -> None:
         """Do what the service does by itself, for as long as the node runs. Most do nothing.
+
+        One that takes a keyword `task_status` must call `task_status.started()`; until then the doors stay closed.
 
         Raises:
           NodeUnavailable: it is started again after a while, as after NodeRefused and StoreFull. Whatever else it

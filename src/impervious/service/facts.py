@@ -7,7 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from impervious.model import Event, EventKind, MessageId, MessageState, NodePubkey
+from impervious.model import Event, EventKind, MessageId, MessageState, NodePubkey, SettledInvoice
+from impervious.store import settled
 from impervious.units import Msat
 
 
@@ -16,7 +17,7 @@ class VerifiedMessage:
     """Another node's message to this service, complete, in order, its sender proved."""
 
     seq: int
-    """Its place in the log."""
+    """Its place in the log; 0 while `Service.show` decides whether it gets one."""
     id: MessageId
     sender: NodePubkey
     reply_to: MessageId | None
@@ -37,7 +38,7 @@ class Outcome:
     """Why not; empty when delivered."""
 
 
-Fact: TypeAlias = VerifiedMessage | Outcome
+Fact: TypeAlias = VerifiedMessage | Outcome | SettledInvoice
 
 
 def fact_of(event: Event) -> Fact | None:
@@ -48,7 +49,7 @@ def fact_of(event: Event) -> Fact | None:
             id=event.id,
             sender=event.sender,
             reply_to=event.reply_to,
-            data=event.data,
+            data=event.data if event.secret is None else event.secret,
             amount=event.amount,
             sent_at_ms=event.sent_at_ms,
         )
@@ -56,4 +57,6 @@ def fact_of(event: Event) -> Fact | None:
         detail = json.loads(event.data)
         delivered = detail["state"] == MessageState.DELIVERED.value
         return Outcome(seq=event.seq, id=event.id, delivered=delivered, reason=detail.get("reason", ""))
+    if event.kind is EventKind.PAYMENT:
+        return settled.invoice_of(event.data)
     return None

@@ -7,21 +7,25 @@ another service or the doors.
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final, NoReturn, TypeVar
+from inspect import signature
+from typing import Final, NoReturn, Protocol, TypeVar, cast
 
 import trio
 
 from impervious.backoff import delays_s
 from impervious.config import Config
-from impervious.errors import NodeRefused, NodeUnavailable, NotFound, StoreFull
+from impervious.errors import Malformed, NodeRefused, NodeUnavailable, NotFound, StoreFull
 from impervious.hub import Hub
-from impervious.model import Event, ServiceType
+from impervious.model import Event, ServiceType, Shown
 from impervious.node import PaymentNode
 from impervious.outbound import Outbound
+from impervious.service import tables
 from impervious.service.context import ServiceContext
 from impervious.service.contract import Service
-from impervious.service.facts import fact_of
-from impervious.store import Store, Tx, log, log_topic
+from impervious.service.facts import VerifiedMessage, fact_of
+from impervious.store import Store, Tx, is_environmental, log, log_topic, settled
+from impervious.store.inbox import Complete
+from impervious.store.settled import PAYMENTS
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,22 @@ LAST_RETRY_S: Final = 60.0
 
 _PASSING: Final = (NodeUnavailable, NodeRefused, StoreFull)
 """What a service may run into that is not its fault and may be over later."""
+
+
+class _Startable(Protocol):
+    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...  # noqa: ASYNC114
+
+
+class _Once:
+    """A task status that may be told again what it knows."""
+
+    def __init__(self, status: trio.TaskStatus[None]) -> None:
+        self._status: trio.TaskStatus[None] | None = status
+
+    def started(self, value: None = None) -> None:
+        if self._status is not None:
+            self._status.started(value)
+            self._status = None
 
 
 class Services:
@@ -95,42 +115,92 @@ class Services:
         """Names of the cursors that are read now."""
         return frozenset(reader_name(each) for each in self.active if each.handles_facts)
 
+    @property
+    def wants_payments(self) -> bool:
+        """Whether payments that are no message of anybody are of use to a service."""
+        return any(each.handles_facts and each.handles_payments for each in self.active)
+
     async def begin(self) -> None:
-        """Note where services that are new begin to read, before anything can happen that they should see."""
+        """Bring their tables up to date, and note where new ones begin to read, before anything can happen.
+
+        Raises:
+          ConfigError: the tables of one cannot be used; says of which.
+        """
 
         def note(tx: Tx) -> None:
+            for each in self.active:
+                tables.migrate(tx, each.service_type, each.migrations)
+            if self.wants_payments:
+                settled.since_s(tx)
             for name in self.readers:
                 if log.reader_position(tx, name) is None:
                     log.advance_reader(tx, name, log.newest(tx))
 
         await self._store.write(note)
 
-    async def run(self) -> None:
-        """Run every service that is switched on.
+    def show(self, tx: Tx, service_type: ServiceType, message: Complete) -> Shown | None:
+        """Ask a message's service what streams show of it; see `Service.show`."""
+        service = self._services.get(service_type)
+        if service is None:
+            return Shown(data=message.data)
+        fact = VerifiedMessage(
+            seq=0,
+            id=message.id,
+            sender=message.sender,
+            reply_to=message.reply_to,
+            data=message.data,
+            amount=message.amount,
+            sent_at_ms=message.sent_at_ms,
+        )
+        try:
+            with tx.attempt():
+                return service.show(service.context.bind(tx), fact)
+        except Malformed as error:
+            logger.info("%s: message %s of %s is dropped: %s", service_type, message.id, message.sender, error)
+        except Exception as error:  # one message can never stop a node
+            if is_environmental(error):
+                raise
+            logger.exception("%s: message %s of %s is dropped", service_type, message.id, message.sender)
+        return None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114
+        """Run every service that is switched on. Started when all of them are.
 
         Raises: whatever a service raises that it must not.
         """
         async with trio.open_nursery() as nursery:
             for each in self.active:
-                nursery.start_soon(self._run, each)
+                await nursery.start(self._run, each)
                 if each.handles_facts:
                     nursery.start_soon(self._read, each)
+            task_status.started()
 
-    async def _run(self, service: Service) -> None:
+    async def _run(self, service: Service, *, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC114, ASYNC128 - `_Once` tells it
+        once = _Once(task_status)
+        if "task_status" in signature(service.run).parameters:
+            run = partial(cast("_Startable", service.run), task_status=once)
+        else:
+            run = partial(service.run)
+            once.started()
         for delay_s in delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random):
             try:
-                return await service.run()
+                await run()
+                break
             except _PASSING as error:
                 logger.warning("%s: stopped, and starts again in %.0f s: %s", service.service_type, delay_s, error)
+            once.started()  # nobody waits for what is away
             await trio.sleep(delay_s)
+        once.started()
 
     async def _read(self, service: Service) -> NoReturn:
         """Show a service every fact that concerns it, from where it stopped."""
         name, topic = reader_name(service), service.service_type
-        with self._hub.waiting_for(log_topic(topic)) as wakes:
+        topics = [log_topic(topic), *([log_topic(PAYMENTS)] if service.handles_payments else [])]
+        read = partial(log.events_for, topic=topic, limit=PAGE, payments=service.handles_payments)
+        with self._hub.waiting_for(*topics) as wakes:
             position = await self._store.read(lambda tx: log.reader_position(tx, name)) or 0
             while True:
-                page = await self._store.read(partial(log.events_for, topic=topic, after=position, limit=PAGE))
+                page = await self._store.read(partial(read, after=position))
                 for event in page:
                     await self._show_until_handled(service, name, event)
                     position = event.seq

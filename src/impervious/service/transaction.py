@@ -1,7 +1,11 @@
 """A transaction as a service sees it."""
 
+import logging
+from typing import Final
 from uuid import uuid4
 
+from impervious.config import LimitsConfig
+from impervious.errors import CallerError, FailedPrecondition, InvalidArgument
 from impervious.model import (
     Event,
     EventKind,
@@ -9,26 +13,41 @@ from impervious.model import (
     NewEvent,
     NodePubkey,
     OutboundMessage,
+    Peer,
     ServiceType,
 )
-from impervious.outbound import SendPolicy, accept
-from impervious.store import Row, Tx, outbox
+from impervious.outbound import SendPolicy, accept, parts_of
+from impervious.service.facts import VerifiedMessage
+from impervious.store import Row, Tx, answers, inbox, outbox, peers
 from impervious.store.transaction import SqlValue
-from impervious.units import Msat
+from impervious.units import Msat, msat
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TTL_MS: Final = 7 * 86_400_000
+"""How long an answer to a request counts: as long as the other node may take to deliver it."""
+
+
+def service_topic(service_type: ServiceType) -> str:
+    """Name what a service waits for that has nothing to do with the log."""
+    return f"service {service_type}"
 
 
 class ServiceTx:
     """An open transaction: a service's own tables, messages to send, events to show. Synchronous; never keep it."""
 
-    def __init__(self, tx: Tx, service_type: ServiceType, policy: SendPolicy) -> None:
+    def __init__(self, tx: Tx, service_type: ServiceType, policy: SendPolicy, limits: LimitsConfig) -> None:
         self._tx = tx
         self._service_type = service_type
         self._policy = policy
+        self._limits = limits
 
     @property
     def now_ms(self) -> int:
         """Wall-clock time of this transaction, in milliseconds since 1970."""
         return self._tx.now_ms
+
+    # --- Its own tables -----------------------------------------------------------------------------------------------
 
     def run(self, sql: str, *parameters: SqlValue) -> int:
         """Execute a statement on the service's own tables and return how many rows it changed."""
@@ -41,6 +60,16 @@ class ServiceTx:
     def all(self, sql: str, *parameters: SqlValue) -> list[Row]:
         """Return every row of the service's own tables."""
         return self._tx.all(sql, *parameters)
+
+    def wake(self) -> None:
+        """Have this service's `context.alarm()` look again after the commit."""
+        self._tx.wake(service_topic(self._service_type))
+
+    def count(self, name: str) -> None:
+        """Add one to a counter that `impervious db` shows."""
+        inbox.count(self._tx, name)
+
+    # --- Messages -----------------------------------------------------------------------------------------------------
 
     def send(
         self, recipient: NodePubkey, payload: bytes, *, amount: Msat = Msat(0), reply_to: MessageId | None = None
@@ -61,7 +90,110 @@ class ServiceTx:
           FailedPrecondition: this service has no record number.
           ResourceExhausted: the budget does not allow it.
         """
-        message = OutboundMessage(
+        message = self._message(recipient, payload, amount, reply_to)
+        accept(self._tx, message, self._policy)
+        return message.id
+
+    def ask(self, recipient: NodePubkey, payload: bytes, *, amount: Msat = Msat(0), answer_bytes: int = 1) -> MessageId:
+        """Store a message that wants an answer: it carries enough for one, and the answer will count.
+
+        Args:
+          recipient: the far node.
+          payload: what it gets.
+          amount: what it gets paid at least, in msat. What an automatic answer costs is given in any case.
+          answer_bytes: how large the answer may be for which this pays.
+
+        Returns:
+          The id; `close_request` knows the answer by it, for a week.
+
+        Raises: as `send`.
+        """
+        enough = Msat(max(amount, self._policy.minimum_amount(len(payload)), self._cost_of_answer(answer_bytes)))
+        identifier = self.send(recipient, payload, amount=enough)
+        expires_ms = self.now_ms + REQUEST_TTL_MS
+        answers.open_request(self._tx, identifier, recipient, self._service_type, expires_ms=expires_ms)
+        return identifier
+
+    def close_request(self, message: VerifiedMessage) -> bool:
+        """Say whether a message answers an open request of ours to that very node; the request is then closed."""
+        if message.reply_to is None:
+            return False
+        return answers.close_request(self._tx, message.reply_to, message.sender, self._service_type)
+
+    def withdraw_requests(self, recipient: NodePubkey) -> bool:
+        """Forget what we asked a node; say whether there was anything."""
+        return answers.withdraw_requests(self._tx, recipient, self._service_type) > 0
+
+    def answer(self, message: VerifiedMessage, payload: bytes) -> MessageId | None:
+        """Answer a message by ourselves, within the limits for that (`limits.auto_…`), at the lowest price.
+
+        Answers cost us; so nobody gets one for less than it costs, too many, or for an answer.
+
+        Returns:
+          The answer's id; None: a limit forbids it, which is logged and counted.
+
+        Raises:
+          InvalidArgument: it can never be sent.
+          FailedPrecondition: this service has no record number.
+        """
+        cost, refusal = self._cost_of_answer(len(payload)), ""
+        if message.reply_to is not None:
+            refusal = "it is an answer itself"
+        elif message.amount < cost:
+            refusal = f"it came with {message.amount} msat, and an answer may cost {cost}"
+        elif answers.answered_in_hour(self._tx, message.sender) >= self._limits.auto_answers_per_hour:
+            refusal = "its sender had limits.auto_answers_per_hour already"
+        elif answers.answered_in_day(self._tx) + cost > msat(self._limits.auto_answers_sat_per_day):
+            refusal = "limits.auto_answers_sat_per_day is reached"
+        else:
+            answer = self._message(message.sender, payload, Msat(0), message.id)
+            try:
+                with self._tx.attempt():
+                    accept(self._tx, answer, self._policy, fee_limit=self._limits.auto_answer_fee_msat)
+                    answers.note_answer(self._tx, message.sender, cost)
+            except (InvalidArgument, FailedPrecondition):
+                raise
+            except CallerError as error:  # the budget
+                refusal = str(error)
+            else:
+                return answer.id
+        logger.info("%s: message %s is not answered: %s", self._service_type, message.id, refusal)
+        self.count("refused_answers")
+        return None
+
+    def owe(self, message: VerifiedMessage, payload: bytes, *, amount: Msat = Msat(0)) -> MessageId:
+        """Answer a message that was paid for: no budget stops it, and it is tried until it arrives.
+
+        Args:
+          message: what was paid; the answer, its fees included, never costs more than came with it.
+          payload: what its sender gets.
+          amount: what its sender gets paid, such as a refund, in msat; 0: the minimum for the size.
+
+        Returns:
+          The answer's id.
+
+        Raises:
+          InvalidArgument: it can never be sent, or costs more than was received.
+          FailedPrecondition: this service has no record number.
+        """
+        answer = self._message(message.sender, payload, amount, message.id)
+        left = message.amount - answer.amount
+        if left < 0:
+            raise InvalidArgument(
+                f"the answer carries {answer.amount} msat, and only {message.amount} came: owe no more than was paid"
+            )
+        per_part = Msat(left // parts_of(len(payload), self._policy))
+        accept(self._tx, answer, self._policy, obligation=True, fee_limit=min(per_part, self._policy.part_fee_limit))
+        return answer.id
+
+    def _cost_of_answer(self, size: int) -> Msat:
+        fees = parts_of(size, self._policy) * self._limits.auto_answer_fee_msat
+        return Msat(self._policy.minimum_amount(size) + fees)
+
+    def _message(
+        self, recipient: NodePubkey, payload: bytes, amount: Msat, reply_to: MessageId | None
+    ) -> OutboundMessage:
+        return OutboundMessage(
             id=uuid4(),
             recipient=recipient,
             service_type=self._service_type,
@@ -69,11 +201,25 @@ class ServiceTx:
             amount=amount or self._policy.minimum_amount(len(payload)),
             reply_to=reply_to,
         )
-        accept(self._tx, message, self._policy)
-        return message.id
 
-    def emit(self, data: bytes, *, identifier: MessageId, reply_to: MessageId | None = None) -> Event:
-        """Show an event of this service on the stream, as coming from this node."""
+    # --- Events -------------------------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        data: bytes,
+        *,
+        identifier: MessageId,
+        reply_to: MessageId | None = None,
+        secret: bytes | None = None,
+    ) -> Event:
+        """Show an event of this service on the stream, as coming from this node.
+
+        Args:
+          data: what every stream shows.
+          identifier: of the event, or of the message it is about.
+          reply_to: id of the message it answers.
+          secret: shown instead of `data` on streams that ask for secrets.
+        """
         return self._tx.emit(
             NewEvent(
                 kind=EventKind.NOTICE,
@@ -86,5 +232,32 @@ class ServiceTx:
                 amount=Msat(0),
                 sent_at_ms=self._tx.now_ms,
                 verified=True,
+                secret=secret,
             )
         )
+
+    # --- Peers --------------------------------------------------------------------------------------------------------
+
+    def peer(self, pubkey: NodePubkey) -> Peer | None:
+        """Find a node that we have federated with, if its time is not over."""
+        return peers.find(self._tx, pubkey)
+
+    def peers(self) -> list[Peer]:
+        """Return the nodes that we have federated with, by name."""
+        return peers.everyone(self._tx)
+
+    def remember_peer(self, peer: Peer) -> None:
+        """Store a peer, in place of what was known of it."""
+        peers.remember(self._tx, peer)
+
+    def forget_peer(self, pubkey: NodePubkey) -> bool:
+        """Drop a peer; False: it was none."""
+        return peers.forget(self._tx, pubkey)
+
+    def take_expired_peers(self) -> list[Peer]:
+        """Drop the peers whose time is over, and return them."""
+        return peers.take_expired(self._tx)
+
+    def next_expiry_ms(self) -> int | None:
+        """Say when the first peer's time is over, in milliseconds since 1970; None: there are none."""
+        return peers.next_expiry_ms(self._tx)

@@ -3,8 +3,9 @@
 from typing import Final
 
 from impervious.service import Service
+from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
 from impervious.services.socket import SocketService
 
-BUILT_IN: Final[tuple[type[Service], ...]] = (MessageService, SignService, SocketService)
+BUILT_IN: Final[tuple[type[Service], ...]] = (FederateService, MessageService, SignService, SocketService)

@@ -4,9 +4,10 @@ from typing import Final
 
 from impervious.errors import InvalidArgument, ResourceExhausted
 from impervious.model import MessageId, NodePubkey, ServiceType
-from impervious.service import Service
+from impervious.service import Service, ServiceTx, Shown, VerifiedMessage
 from impervious.units import Sat, msat, sat_charged
 
+FEDERATED: Final = "federated"
 MAX_AMOUNT_SAT: Final = Sat(21_000_000 * 100_000_000)
 """More does not exist."""
 
@@ -20,9 +21,15 @@ class MessageService(Service):
         """Say what a message of `size` bytes carries at least, in satoshis."""
         return sat_charged(self.context.minimum_amount(size))
 
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        """Show what comes from anybody, or only from peers (`message.accept_from`)."""
+        if self.context.settings.message.accept_from == FEDERATED and tx.peer(message.sender) is None:
+            return None
+        return super().show(tx, message)
+
     async def send(
         self,
-        recipient: NodePubkey,
+        recipient: NodePubkey | str,
         data: bytes | str,
         *,
         amount: Sat = Sat(0),
@@ -33,7 +40,7 @@ class MessageService(Service):
         """Send bytes, or text as UTF-8, to another node.
 
         Args:
-          recipient: the far node.
+          recipient: the far node: its key, 66 hex digits, or @ and a peer's imp id.
           data: at most `message.max_bytes`.
           amount: satoshis it gets; 0: the minimum for the size, 1 for each 900 bytes.
           reply_to: id of the message this answers.
@@ -45,6 +52,8 @@ class MessageService(Service):
 
         Raises:
           InvalidArgument: it can never be sent; says what to change. Nothing was done.
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several peers do.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.

@@ -7,11 +7,12 @@ from typing import Final
 from uuid import UUID
 
 from impervious.model import Event, EventKind, NodePubkey, ServiceType
+from impervious.store.settled import PAYMENTS
 from impervious.store.transaction import Row, SqlValue, Tx
 from impervious.units import Msat
 
 _COLUMNS: Final = (
-    "seq, kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms, verified, public"
+    "seq, kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms, verified, public, secret"
 )
 _ROW_OVERHEAD_BYTES: Final = 200
 """What a row takes besides its data, roughly: for retention by size."""
@@ -69,7 +70,7 @@ def public_events(
     return [_event(row) for row in rows]
 
 
-def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int) -> list[Event]:
+def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int, payments: bool = False) -> list[Event]:
     """Read what concerns one service, from behind `after`, in order: messages to it and the ends of its own.
 
     Args:
@@ -77,14 +78,12 @@ def events_for(tx: Tx, topic: ServiceType, *, after: int, limit: int) -> list[Ev
       topic: the service.
       after: a `seq`.
       limit: at most that many.
+      payments: add the payments to this node that are no message of anybody.
     """
-    rows = tx.all(
-        f"SELECT {_COLUMNS} FROM event WHERE topic = ? AND seq > ? AND kind IN ('message', 'outcome')"
-        " ORDER BY seq LIMIT ?",
-        topic,
-        after,
-        limit,
-    )
+    where = "topic = ? AND kind IN ('message', 'outcome')"
+    if payments:
+        where = f"({where} OR topic = '{PAYMENTS}' AND kind = 'payment')"
+    rows = tx.all(f"SELECT {_COLUMNS} FROM event WHERE {where} AND seq > ? ORDER BY seq LIMIT ?", topic, after, limit)
     return [_event(row) for row in rows]
 
 
@@ -100,7 +99,7 @@ def advance_reader(tx: Tx, name: str, seq: int) -> None:
 
 
 def prune(
-    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] = frozenset()
+    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] | None = None
 ) -> int:
     """Delete the oldest events, but none that a reader has still to read.
 
@@ -108,7 +107,7 @@ def prune(
       tx: the transaction.
       before_ms: those written before this time.
       max_bytes: the oldest beyond this size, newest first.
-      readers: names of those that are waited for.
+      readers: names of those that are waited for. None: everyone who ever read.
 
     Returns:
       How many are gone.
@@ -118,8 +117,8 @@ def prune(
         through = tx.number("SELECT max(seq) FROM event WHERE written_at_ms < ?", before_ms)
     if max_bytes is not None:
         through = max(through, _last_beyond(tx, max_bytes))
-    positions = [reader_position(tx, name) for name in readers]
-    through = min([through, *(position for position in positions if position is not None)])
+    positions = {str(name): int(seq) for name, seq in tx.all("SELECT name, seq FROM reader")}
+    through = min([through, *(seq for name, seq in positions.items() if readers is None or name in readers)])
     removed = tx.run("DELETE FROM event WHERE seq <= ?", through)
     if removed:
         tx.run(
@@ -140,7 +139,21 @@ def _last_beyond(tx: Tx, max_bytes: int) -> int:
 
 
 def _event(row: Row) -> Event:
-    seq, kind, identifier, reply_to, sender, service_type, topic, data, amount, sent_at_ms, verified, public = row
+    (
+        seq,
+        kind,
+        identifier,
+        reply_to,
+        sender,
+        service_type,
+        topic,
+        data,
+        amount,
+        sent_at_ms,
+        verified,
+        public,
+        secret,
+    ) = row
     return Event(
         seq=seq,
         kind=EventKind(kind),
@@ -154,6 +167,7 @@ def _event(row: Row) -> Event:
         sent_at_ms=sent_at_ms,
         verified=bool(verified),
         public=bool(public),
+        secret=secret,
     )
 
 

@@ -155,7 +155,41 @@ CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), pubkey BLOB NOT 
 CREATE TABLE service_schema (service_type TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_HOUSE,)
+_FEDERATION: Final = """
+-- Events may have a side that only those see who ask for it.
+ALTER TABLE event ADD COLUMN secret BLOB;
+
+-- Nodes that we have federated with.
+CREATE TABLE peer (
+  pubkey BLOB PRIMARY KEY,
+  imp_id TEXT NOT NULL,
+  since_ms INTEGER NOT NULL,
+  expires_ms INTEGER NOT NULL,
+  services TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX peer_named ON peer (imp_id);
+CREATE INDEX peer_expires ON peer (expires_ms);
+
+-- Messages of ours that ask for an answer and have none: no other answer counts.
+CREATE TABLE open_request (
+  id BLOB PRIMARY KEY,
+  recipient BLOB NOT NULL,
+  service_type TEXT NOT NULL,
+  expires_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- What we answered by ourselves, for the limits of that.
+CREATE TABLE auto_answer (
+  number INTEGER PRIMARY KEY,
+  recipient BLOB NOT NULL,
+  at_ms INTEGER NOT NULL,
+  msat INTEGER NOT NULL
+);
+CREATE INDEX auto_answer_to ON auto_answer (recipient, at_ms);
+CREATE INDEX auto_answer_at ON auto_answer (at_ms);
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION)
 
 
 def version_of(connection: dbapi2.Connection) -> int:

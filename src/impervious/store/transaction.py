@@ -76,7 +76,7 @@ class Tx:
         """Append an event to the log."""
         seq = self.insert(
             "INSERT INTO event (kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms,"
-            " verified, public, written_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " verified, public, secret, written_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             event.kind.value,
             event.id.bytes,
             event.reply_to.bytes if event.reply_to else None,
@@ -88,6 +88,7 @@ class Tx:
             event.sent_at_ms,
             event.verified,
             event.public,
+            event.secret,
             self.now_ms,
         )
         written = event.at(seq)

@@ -18,8 +18,9 @@ class Retention:
     events_days: int
     events_mb: int
     idempotency_days: int
-    readers: AbstractSet[str] = frozenset()
-    """Whoever has still to read an event keeps it; services that are switched off or gone do not."""
+    readers: AbstractSet[str] | None = None
+    """Names of those for whom events are kept until they are read; None: everyone who ever read, also services that
+    are switched off or gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -436,3 +437,34 @@ def test_frames_are_joined_up_to_what_is_written_at_a_time() -> None:
     pieces = list(gathered([small] * 200))
     assert b"".join(pieces) == small * 200
     assert [len(piece) <= WRITE_BYTES for piece in pieces] == [True] * 4
+
+
+# --- Secrets ----------------------------------------------------------------------------------------------------------
+
+
+async def test_secrets_are_shown_to_those_who_ask_and_to_nobody_else(inside: Inside) -> None:
+    hidden = replace(new("redacted"), secret=b"private key")
+    await inside.house.emit(hidden, new("open"))
+    for query, expected in (
+        ("?since=0&encoding=text", ["redacted", "open"]),
+        ("?since=0&encoding=text&secrets=false", ["redacted", "open"]),
+        ("?since=0&encoding=text&secrets=true", ["private key", "open"]),
+        ("?since=0&encoding=text&v=2&secrets", ["private key", "open"]),
+    ):
+        async with websocket(inside, query) as line:
+            await accepted(line)
+            assert [each["data"] for each in await frames(line, 2)] == expected
+    assert "private key" not in repr(await inside.house.emit(hidden))
+
+
+async def test_live_secrets_too(inside: Inside) -> None:
+    async with websocket(inside, "?secrets=true") as asking, websocket(inside) as other:
+        await accepted(asking)
+        await accepted(other)
+        await inside.house.emit(replace(new("x"), secret=b"y"))
+        assert [(await frames(line, 1))[0]["data"] for line in (asking, other)] == ["eQ==", "eA=="]
+
+
+async def test_a_strange_wish_for_secrets_is_refused(inside: Inside) -> None:
+    reply = await request(inside.app, "GET", URL + "?secrets=please", server=inside.http)
+    assert (reply.status, reply.json["message"]) == (400, "?secrets= must be true or false")

@@ -4,10 +4,18 @@
 # This file has been @generated
 
 __all__ = (
+    "AcceptFederationRequest",
+    "AcceptFederationResponse",
     "FederateBase",
     "FederateStub",
+    "GetPeerRequest",
     "LeaveFederationRequest",
     "LeaveFederationResponse",
+    "ListPeersRequest",
+    "ListPeersResponse",
+    "Peer",
+    "RejectFederationRequest",
+    "RejectFederationResponse",
     "RequestFederateRequest",
     "RequestFederateResponse",
 )
@@ -28,6 +36,39 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class AcceptFederationRequest(betterproto2.Message):
+    pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The node that asked: 66 hex digits.
+    """
+
+
+default_message_pool.register_message("federate", "AcceptFederationRequest", AcceptFederationRequest)
+
+
+@dataclass(eq=False, repr=False)
+class AcceptFederationResponse(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv4 of the answer.
+    """
+
+
+default_message_pool.register_message("federate", "AcceptFederationResponse", AcceptFederationResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetPeerRequest(betterproto2.Message):
+    pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    66 hex digits or @imp_id.
+    """
+
+
+default_message_pool.register_message("federate", "GetPeerRequest", GetPeerRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -58,10 +99,83 @@ default_message_pool.register_message("federate", "LeaveFederationResponse", Lea
 
 
 @dataclass(eq=False, repr=False)
+class ListPeersRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("federate", "ListPeersRequest", ListPeersRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListPeersResponse(betterproto2.Message):
+    peers: "list[Peer]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("federate", "ListPeersResponse", ListPeersResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Peer(betterproto2.Message):
+    """
+    A node that this one has federated with.
+    """
+
+    imp_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The name it goes by.
+    """
+
+    pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    66 hex digits.
+    """
+
+    since_ms: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Milliseconds since 1970.
+    """
+
+    expires_ms: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Milliseconds since 1970; then it is forgotten, with an event.
+    """
+
+    services: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
+    """
+    What it says it offers.
+    """
+
+
+default_message_pool.register_message("federate", "Peer", Peer)
+
+
+@dataclass(eq=False, repr=False)
+class RejectFederationRequest(betterproto2.Message):
+    pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The node that asked: 66 hex digits.
+    """
+
+
+default_message_pool.register_message("federate", "RejectFederationRequest", RejectFederationRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RejectFederationResponse(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv4 of the answer.
+    """
+
+
+default_message_pool.register_message("federate", "RejectFederationResponse", RejectFederationResponse)
+
+
+@dataclass(eq=False, repr=False)
 class RequestFederateRequest(betterproto2.Message):
     pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The node to federate with: 66 hex digits.
+    The node to federate with: 66 hex digits, or @imp_id of a peer to refresh.
     """
 
     wait: "bool" = betterproto2.field(100, betterproto2.TYPE_BOOL)
@@ -131,6 +245,93 @@ class FederateStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def list_peers(
+        self,
+        message: "ListPeersRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListPeersResponse":
+        """
+        The nodes that this one has federated with, by name.
+        """
+
+        if message is None:
+            message = ListPeersRequest()
+
+        return await self._unary_unary(
+            "/federate.Federate/ListPeers",
+            message,
+            ListPeersResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_peer(
+        self,
+        message: "GetPeerRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "Peer":
+        """
+        One of them.
+        """
+
+        return await self._unary_unary(
+            "/federate.Federate/GetPeer",
+            message,
+            Peer,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def accept_federation(
+        self,
+        message: "AcceptFederationRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AcceptFederationResponse":
+        """
+        Remembers a node that asked for it (federate.accept: ask), and answers.
+        """
+
+        return await self._unary_unary(
+            "/federate.Federate/AcceptFederation",
+            message,
+            AcceptFederationResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def reject_federation(
+        self,
+        message: "RejectFederationRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RejectFederationResponse":
+        """
+        Tells a node that asked that it will not be remembered (federate.accept: ask).
+        """
+
+        return await self._unary_unary(
+            "/federate.Federate/RejectFederation",
+            message,
+            RejectFederationResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class FederateBase(betterproto2_grpclib.ServiceBase):
     """
@@ -151,6 +352,34 @@ class FederateBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def list_peers(self, message: "ListPeersRequest") -> "ListPeersResponse":
+        """
+        The nodes that this one has federated with, by name.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_peer(self, message: "GetPeerRequest") -> "Peer":
+        """
+        One of them.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def accept_federation(self, message: "AcceptFederationRequest") -> "AcceptFederationResponse":
+        """
+        Remembers a node that asked for it (federate.accept: ask), and answers.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def reject_federation(self, message: "RejectFederationRequest") -> "RejectFederationResponse":
+        """
+        Tells a node that asked that it will not be remembered (federate.accept: ask).
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_request_federate(
         self, stream: "grpclib.server.Stream[RequestFederateRequest, RequestFederateResponse]"
     ) -> None:
@@ -167,6 +396,34 @@ class FederateBase(betterproto2_grpclib.ServiceBase):
         response = await self.leave_federation(request)
         await stream.send_message(response)
 
+    async def __rpc_list_peers(self, stream: "grpclib.server.Stream[ListPeersRequest, ListPeersResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_peers(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_peer(self, stream: "grpclib.server.Stream[GetPeerRequest, Peer]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_peer(request)
+        await stream.send_message(response)
+
+    async def __rpc_accept_federation(
+        self, stream: "grpclib.server.Stream[AcceptFederationRequest, AcceptFederationResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.accept_federation(request)
+        await stream.send_message(response)
+
+    async def __rpc_reject_federation(
+        self, stream: "grpclib.server.Stream[RejectFederationRequest, RejectFederationResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.reject_federation(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/federate.Federate/RequestFederate": grpclib.const.Handler(
@@ -180,5 +437,29 @@ class FederateBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 LeaveFederationRequest,
                 LeaveFederationResponse,
+            ),
+            "/federate.Federate/ListPeers": grpclib.const.Handler(
+                self.__rpc_list_peers,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListPeersRequest,
+                ListPeersResponse,
+            ),
+            "/federate.Federate/GetPeer": grpclib.const.Handler(
+                self.__rpc_get_peer,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetPeerRequest,
+                Peer,
+            ),
+            "/federate.Federate/AcceptFederation": grpclib.const.Handler(
+                self.__rpc_accept_federation,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                AcceptFederationRequest,
+                AcceptFederationResponse,
+            ),
+            "/federate.Federate/RejectFederation": grpclib.const.Handler(
+                self.__rpc_reject_federation,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RejectFederationRequest,
+                RejectFederationResponse,
             ),
         }

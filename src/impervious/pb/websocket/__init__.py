@@ -41,6 +41,11 @@ class SubscribeRequest(betterproto2.Message):
     Only events of these senders: 66 hex digits each. Empty means all.
     """
 
+    secrets: "bool" = betterproto2.field(103, betterproto2.TYPE_BOOL)
+    """
+    Show what is kept from others, such as private keys.
+    """
+
 
 default_message_pool.register_message("websocket", "SubscribeRequest", SubscribeRequest)
 

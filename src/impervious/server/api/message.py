@@ -4,7 +4,6 @@ from functools import partial
 from typing import Final
 
 from impervious.errors import InvalidArgument
-from impervious.model import NodePubkey
 from impervious.pb.messaging import SendMessageRequest, SendMessageResponse
 from impervious.server.convert import message_id
 from impervious.server.operations import CallContext, Operation, operation
@@ -38,7 +37,7 @@ async def send_message(
         raise InvalidArgument("msg and text are both given: choose one")
     data = request.text.encode() or request.msg
     sent = await service.send(
-        NodePubkey.parse(request.pubkey),
+        request.pubkey,
         data,
         amount=_amount(service, len(data), Sat(request.amount), context),
         reply_to=message_id(request.reply_to_id, "reply_to_id"),

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from impervious.model import NodePubkey
 from impervious.pb.signing import SignRequest, SignResponse, VerifyRequest, VerifyResponse
 from impervious.server.operations import CallContext, Operation, operation
 from impervious.services.sign import SignService
@@ -38,6 +37,6 @@ async def sign_message(service: SignService, request: SignRequest, _context: Cal
 
 async def verify_signature(service: SignService, request: VerifyRequest, _context: CallContext) -> VerifyResponse:
     """Tell who signed a text."""
-    claimed = NodePubkey.parse(request.pubkey) if request.pubkey else None
+    claimed = await service.context.resolve(request.pubkey) if request.pubkey else None
     found = await service.verify(request.msg, request.signature, pubkey=claimed)
     return VerifyResponse(result=found.result, pubkey=found.pubkey.hex if found.pubkey else "", in_graph=found.in_graph)

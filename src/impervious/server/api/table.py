@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from impervious.server.api import message, sign, socket
+from impervious.server.api import federate, message, sign, socket
 from impervious.server.operations import Operation
 from impervious.service import Service
+from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
 from impervious.services.socket import SocketService
@@ -17,6 +18,8 @@ def operations(services: Iterable[Service]) -> list[Operation]:
 
 def _rows(service: Service) -> list[Operation]:
     match service:
+        case FederateService():
+            return federate.operations(service)
         case MessageService():
             return message.operations(service)
         case SignService():

@@ -124,14 +124,15 @@ class Streams:
         try:
             if not self._config.active:
                 raise switched_off(self._config)
-            watch = Watch.of_query(
+            asked = Watch.of_query(
                 Query(call.query), call.headers, default=call.encoding, known_types=self._known_types
             )
+            watch = await asked.resolved(self._source)
             # First the subscription, then the word that it stands: whatever the client causes then is on its stream.
             async with self._source.events(since=watch.since, wanted=watch.wanted) as subscription:
                 await outlet.open(subscription.position)
                 if call.method != "HEAD":
-                    shape = Shape(outlet.framing, watch.encoding, watch.published)
+                    shape = Shape(outlet.framing, watch.encoding, watch.published, watch.secrets)
                     await Pump(subscription, watch, self._frames.encoder(shape), outlet).run(self._closing)
         except Exception as error:  # a subscriber must always be told why its stream ends
             await outlet.fail(problem(error, call.path))

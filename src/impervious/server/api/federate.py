@@ -1,0 +1,124 @@
+"""Federation: who knows whom, and for how long."""
+
+from functools import partial
+
+from impervious import model
+from impervious.pb.federate import (
+    AcceptFederationRequest,
+    AcceptFederationResponse,
+    GetPeerRequest,
+    LeaveFederationRequest,
+    LeaveFederationResponse,
+    ListPeersRequest,
+    ListPeersResponse,
+    Peer,
+    RejectFederationRequest,
+    RejectFederationResponse,
+    RequestFederateRequest,
+    RequestFederateResponse,
+)
+from impervious.server.operations import CallContext, Operation, operation
+from impervious.services.federate import FederateService
+
+
+def operations(service: FederateService) -> list[Operation]:
+    """List the rows of the federate service."""
+    config = service.context.config
+    return [
+        operation(
+            "/federate.Federate/RequestFederate",
+            "POST /v1/federate/request",
+            RequestFederateRequest,
+            RequestFederateResponse,
+            partial(request_federate, service),
+            service=config,
+        ),
+        operation(
+            "/federate.Federate/LeaveFederation",
+            "POST /v1/federate/leave",
+            LeaveFederationRequest,
+            LeaveFederationResponse,
+            partial(leave_federation, service),
+            service=config,
+        ),
+        operation(
+            "/federate.Federate/ListPeers",
+            "GET /v1/federate/peers",
+            ListPeersRequest,
+            ListPeersResponse,
+            partial(list_peers, service),
+            service=config,
+        ),
+        operation(
+            "/federate.Federate/GetPeer",
+            "POST /v1/federate/peer",
+            GetPeerRequest,
+            Peer,
+            partial(get_peer, service),
+            service=config,
+        ),
+        operation(
+            "/federate.Federate/AcceptFederation",
+            "POST /v1/federate/accept",
+            AcceptFederationRequest,
+            AcceptFederationResponse,
+            partial(accept_federation, service),
+            service=config,
+        ),
+        operation(
+            "/federate.Federate/RejectFederation",
+            "POST /v1/federate/reject",
+            RejectFederationRequest,
+            RejectFederationResponse,
+            partial(reject_federation, service),
+            service=config,
+        ),
+    ]
+
+
+async def request_federate(
+    service: FederateService, request: RequestFederateRequest, _context: CallContext
+) -> RequestFederateResponse:
+    """Ask a node to remember us."""
+    return RequestFederateResponse(id=str(await service.request(request.pubkey, wait=request.wait)))
+
+
+async def leave_federation(
+    service: FederateService, request: LeaveFederationRequest, _context: CallContext
+) -> LeaveFederationResponse:
+    """Forget a peer."""
+    return LeaveFederationResponse(id=str(await service.leave(request.pubkey, wait=request.wait)))
+
+
+async def list_peers(service: FederateService, _request: ListPeersRequest, _context: CallContext) -> ListPeersResponse:
+    """List the peers."""
+    return ListPeersResponse(peers=[_shown(peer) for peer in await service.peers()])
+
+
+async def get_peer(service: FederateService, request: GetPeerRequest, _context: CallContext) -> Peer:
+    """Look one peer up."""
+    return _shown(await service.peer(request.pubkey))
+
+
+async def accept_federation(
+    service: FederateService, request: AcceptFederationRequest, _context: CallContext
+) -> AcceptFederationResponse:
+    """Remember a node that asked for it."""
+    return AcceptFederationResponse(id=str(await service.accept(request.pubkey)))
+
+
+async def reject_federation(
+    service: FederateService, request: RejectFederationRequest, _context: CallContext
+) -> RejectFederationResponse:
+    """Refuse a node that asked to be remembered."""
+    return RejectFederationResponse(id=str(await service.reject(request.pubkey)))
+
+
+def _shown(peer: model.Peer) -> Peer:
+    return Peer(
+        imp_id=peer.imp_id,
+        pubkey=peer.pubkey.hex,
+        since_ms=peer.since_ms,
+        expires_ms=peer.expires_ms,
+        services=list(peer.services),
+    )

@@ -1,0 +1,260 @@
+"""Federation: nodes trade imp ids and remember each other for a time.
+
+A request carries who we are; the far node remembers us and answers with who it is, upon which we remember it. What
+changes who is remembered happens in the transaction that gives the message its place in the log: whoever sees the event
+finds the peer. Who is remembered that asks to be is the operator's choice (`federate.accept`).
+"""
+
+from typing import Final
+from uuid import UUID, uuid4
+
+from impervious.errors import FailedPrecondition, NotFound
+from impervious.model import MessageId, NodePubkey, Peer, RecordType, ServiceType, Shown
+from impervious.service import Effect, Fact, Service, ServiceTx, VerifiedMessage
+from impervious.wire.payloads import Federate, Leave, compact, decode_federate
+
+ALL: Final = "all"
+ASK: Final = "ask"
+PENDING_TTL_MS: Final = 7 * 86_400_000
+"""How long a request can be accepted: as long as its sender takes our answer for one."""
+
+
+class FederateService(Service):
+    """Federates with other nodes."""
+
+    service_type = ServiceType("federate")
+    record_type = RecordType(100_000)
+    handles_facts = True
+    migrations = (
+        """
+        -- Requests that wait for the operator's word (federate.accept: ask).
+        CREATE TABLE federate_pending (
+          pubkey BLOB PRIMARY KEY,
+          message_id BLOB NOT NULL,
+          imp_id TEXT NOT NULL,
+          ttl_s INTEGER NOT NULL,
+          services TEXT NOT NULL,
+          at_ms INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        """,
+    )
+
+    # --- Commands -----------------------------------------------------------------------------------------------------
+
+    async def request(self, node: NodePubkey | str, *, wait: bool = False) -> MessageId:
+        """Ask a node to remember us; its answer, an event of this service, makes us remember it.
+
+        Doing so again refreshes what both know, and for how long.
+
+        Args:
+          node: the far node.
+          wait: return only when the request is delivered; the answer comes later.
+
+        Returns:
+          The request's id; the answer has it as `reply_to`.
+
+        Raises:
+          FailedPrecondition: `federate.imp_id` is not set, or several peers go by that name.
+          InvalidArgument: that is no node, or this one.
+          NotFound: no peer goes by that name.
+          ResourceExhausted: the budget does not allow it.
+          NodeUnavailable: the Lightning node cannot serve now; says why.
+          DeliveryFailed: with `wait`, it was not delivered.
+        """
+        self._imp_id()
+        far = await self._recipient(node)
+        payload = await self._introduction(answer=False)
+        identifier = await self.context.transaction(lambda tx: tx.ask(far, payload, answer_bytes=len(payload)))
+        if wait:
+            await self.context.wait(identifier)
+        return identifier
+
+    async def leave(self, node: NodePubkey | str, *, wait: bool = False) -> MessageId:
+        """Forget a peer, and ask it to forget us. Also for one that we have forgotten and that may remember us.
+
+        Args:
+          node: the far node.
+          wait: return only when the notice is delivered.
+
+        Raises: as `request`, but for `federate.imp_id`.
+        """
+        far = await self._recipient(node)
+
+        def effect(tx: ServiceTx) -> MessageId:
+            tx.forget_peer(far)
+            tx.withdraw_requests(far)  # an answer on its way must not bring it back
+            _take_pending(tx, far)
+            tx.wake()
+            return tx.send(far, Leave().encode())
+
+        identifier = await self.context.transaction(effect)
+        if wait:
+            await self.context.wait(identifier)
+        return identifier
+
+    async def accept(self, node: NodePubkey | str) -> MessageId:
+        """Remember a node that asked for it, and answer (`federate.accept: ask`).
+
+        Raises:
+          NotFound: it has not asked, or not within a week.
+          FailedPrecondition: `federate.imp_id` is not set.
+          ResourceExhausted: the budget does not allow the answer; nothing was done.
+          NodeUnavailable: the Lightning node cannot serve now; says why.
+        """
+        self._imp_id()
+        far = await self._recipient(node)
+        payload = await self._introduction(answer=True)
+
+        def effect(tx: ServiceTx) -> MessageId:
+            request, record = _pending(tx, far)
+            _remember(tx, far, record)
+            return tx.send(far, payload, reply_to=request)
+
+        return await self.context.transaction(effect)
+
+    async def reject(self, node: NodePubkey | str) -> MessageId:
+        """Tell a node that asked to be remembered that it will not be (`federate.accept: ask`).
+
+        Raises: as `accept`.
+        """
+        far = await self._recipient(node)
+
+        def effect(tx: ServiceTx) -> MessageId:
+            request, _ = _pending(tx, far)
+            return tx.send(far, Leave().encode(), reply_to=request)
+
+        return await self.context.transaction(effect)
+
+    async def peers(self) -> list[Peer]:
+        """List the nodes that we have federated with, by name."""
+        return await self.context.read(lambda tx: tx.peers())
+
+    async def peer(self, node: NodePubkey | str) -> Peer:
+        """Look one peer up.
+
+        Raises:
+          NotFound: we have not federated with it, or its time is over.
+        """
+        pubkey = await self.context.resolve(node)
+        found = await self.context.read(lambda tx: tx.peer(pubkey))
+        if found is None:
+            raise NotFound(f"{pubkey} is no peer: request federation first, or its time is over")
+        return found
+
+    def _imp_id(self) -> str:
+        imp_id = self.context.settings.federate.imp_id
+        if imp_id is None:
+            raise FailedPrecondition("federation is off: set federate.imp_id to the name your node should go by")
+        return imp_id
+
+    async def _recipient(self, node: NodePubkey | str) -> NodePubkey:
+        far = await self.context.resolve(node)
+        await self.context.check_recipient(far)
+        return far
+
+    async def _introduction(self, *, answer: bool) -> bytes:
+        settings = self.context.settings
+        return Federate(
+            imp_id=self._imp_id(),
+            pubkey=(await self.context.node.wait_ready()).pubkey,
+            ttl_s=settings.federate.ttl_s,
+            services=tuple(entry.service_type for entry in settings.services if entry.active),
+            answer=answer,
+        ).encode()
+
+    # --- What other nodes say -----------------------------------------------------------------------------------------
+
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        """Remember or forget the sender; show what is true of it and was asked for."""
+        record = decode_federate(message.data)
+        if isinstance(record, Leave):
+            known = (tx.forget_peer(message.sender), tx.close_request(message), _take_pending(tx, message.sender))
+            tx.wake()
+            return Shown(data=message.data) if any(known) else None
+        if record.pubkey != message.sender:
+            return None  # whatever it means, it is not for itself
+        wanted = tx.close_request(message) if record.answer else self._admit(tx, message, record)
+        if not wanted:
+            return None
+        if record.answer or self._accepts(ALL):
+            _remember(tx, message.sender, record)
+        return Shown(data=message.data)
+
+    def _admit(self, tx: ServiceTx, message: VerifiedMessage, record: Federate) -> bool:
+        if self._accepts(ASK):
+            _take_pending(tx, message.sender)
+            tx.run(
+                "INSERT INTO federate_pending VALUES (?, ?, ?, ?, ?, ?)",
+                message.sender.raw,
+                message.id.bytes,
+                record.imp_id,
+                record.ttl_s,
+                ",".join(record.services),
+                tx.now_ms,
+            )
+        return self._accepts(ALL) or self._accepts(ASK)
+
+    def _accepts(self, policy: str) -> bool:
+        settings = self.context.settings.federate
+        return settings.imp_id is not None and settings.accept == policy
+
+    async def handle(self, fact: Fact) -> Effect | None:
+        """Answer whom we have come to remember."""
+        if not (isinstance(fact, VerifiedMessage) and self._accepts(ALL)):
+            return None
+        record = decode_federate(fact.data)
+        if isinstance(record, Leave) or record.answer:
+            return None
+        payload = await self._introduction(answer=True)
+        return lambda tx: tx.answer(fact, payload)
+
+    # --- Time ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Tell when the time of a peer is over."""
+        with self.context.alarm() as alarm:
+            while True:
+                await alarm.sleep_until(await self.context.transaction(_expire))
+
+
+def _expire(tx: ServiceTx) -> int | None:
+    for peer in tx.take_expired_peers():
+        shape = {"recordId": "EXPIRED", "impId": peer.imp_id, "pubkey": peer.pubkey.hex}
+        tx.emit(compact(shape), identifier=uuid4())
+    tx.run("DELETE FROM federate_pending WHERE at_ms <= ?", tx.now_ms - PENDING_TTL_MS)
+    return tx.next_expiry_ms()
+
+
+def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate) -> None:
+    """Store a peer, or what is new about it."""
+    known = tx.peer(pubkey)
+    tx.remember_peer(
+        Peer(
+            pubkey=pubkey,
+            imp_id=record.imp_id,
+            since_ms=known.since_ms if known else tx.now_ms,
+            expires_ms=tx.now_ms + record.ttl_s * 1000,
+            services=record.services,
+        )
+    )
+    tx.wake()
+
+
+def _take_pending(tx: ServiceTx, pubkey: NodePubkey) -> bool:
+    return tx.run("DELETE FROM federate_pending WHERE pubkey = ?", pubkey.raw) == 1
+
+
+def _pending(tx: ServiceTx, pubkey: NodePubkey) -> tuple[MessageId, Federate]:
+    """Take out what a node asked."""
+    row = tx.one(
+        "SELECT message_id, imp_id, ttl_s, services FROM federate_pending WHERE pubkey = ? AND at_ms > ?",
+        pubkey.raw,
+        tx.now_ms - PENDING_TTL_MS,
+    )
+    if row is None:
+        raise NotFound(f"{pubkey} has not asked to federate, or not within a week")
+    _take_pending(tx, pubkey)
+    identifier, imp_id, ttl_s, services = row
+    names = tuple(services.split(",")) if services else ()
+    record = Federate(imp_id=imp_id, pubkey=pubkey, ttl_s=ttl_s, services=names, answer=False)
+    return UUID(bytes=identifier), record

@@ -1,0 +1,196 @@
+"""What a service can do inside a transaction: answers and their limits, debts, requests, secrets, alarms."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+import trio
+from tests.conftest import Wall
+from tests.server.house import ALICE, BOB, House, config, open_house
+from tests.service.toys import EchoService
+from trio.testing import MockClock
+
+from impervious.errors import InvalidArgument
+from impervious.model import NodePubkey, OutboundMessage, Part
+from impervious.service import ServiceContext, VerifiedMessage
+from impervious.store import outbox
+from impervious.units import Msat, Sat
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+async def house(tmp_path: Path, wall: Wall) -> AsyncIterator[House]:
+    given = config(tmp_path)
+    limits = replace(given.limits, auto_answers_per_hour=3, auto_answers_sat_per_day=Sat(10))
+    async with open_house(replace(given, limits=limits), services=[EchoService], now_ms=wall) as opened:
+        yield opened
+
+
+@pytest.fixture
+def context(house: House) -> ServiceContext:
+    return house.services.get(EchoService).context
+
+
+def message(
+    *, sender: NodePubkey = ALICE, amount: int = 2000, reply_to: UUID | None = None, data: bytes = b"question"
+) -> VerifiedMessage:
+    return VerifiedMessage(
+        seq=1, id=uuid4(), sender=sender, reply_to=reply_to, data=data, amount=Msat(amount), sent_at_ms=0
+    )
+
+
+async def stored(house: House, identifier: UUID | None) -> tuple[OutboundMessage, list[Part], int | None]:
+    assert identifier is not None
+    kept, parts = await house.store.read(lambda tx: outbox.load(tx, identifier))
+    return kept.message, parts, kept.deadline_ms
+
+
+async def refused(house: House) -> int:
+    return await house.store.read(lambda tx: tx.number("SELECT value FROM counter WHERE name = 'refused_answers'"))
+
+
+# --- Answers ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_goes_back_at_the_lowest_price(house: House, context: ServiceContext) -> None:
+    question = message()
+    identifier = await context.transaction(lambda tx: tx.answer(question, b"answer"))
+    answer, [part], deadline_ms = await stored(house, identifier)
+    assert (answer.recipient, answer.reply_to, answer.payload) == (ALICE, question.id, b"answer")
+    assert (answer.amount, part.fee_limit) == (1000, 1000)
+    assert deadline_ms is not None
+
+
+@pytest.mark.parametrize(
+    ("question", "payload"),
+    [
+        (message(amount=1999), b"answer"),
+        (message(amount=3999), b"x" * 901),
+        (message(reply_to=uuid4()), b"answer"),
+    ],
+)
+async def test_what_costs_more_than_came_and_answers_to_answers_stay_unsent(
+    house: House, context: ServiceContext, question: VerifiedMessage, payload: bytes
+) -> None:
+    assert await context.transaction(lambda tx: tx.answer(question, payload)) is None
+    assert await house.stored_messages() == 0
+    assert await refused(house) == 1
+
+
+async def test_a_sender_gets_so_many_answers_an_hour(house: House, context: ServiceContext, wall: Wall) -> None:
+    async def ask(sender: NodePubkey) -> bool:
+        return await context.transaction(lambda tx: tx.answer(message(sender=sender), b"x")) is not None
+
+    assert [await ask(ALICE) for _ in range(4)] == [True, True, True, False]
+    assert await ask(BOB)
+    wall.offset_ms += HOUR_MS + 1
+    # Ten sat a day are five answers that may cost two each.
+    assert [await ask(ALICE) for _ in range(2)] == [True, False]
+    wall.offset_ms += 24 * HOUR_MS
+    assert await ask(ALICE)
+    assert await refused(house) == 2
+
+
+async def test_the_budget_stops_answers_without_an_error(tmp_path: Path) -> None:
+    given = config(tmp_path)
+    poor = replace(given, lightning=replace(given.lightning, daily_limit_sat=Sat(3)))
+    async with open_house(poor, services=[EchoService]) as house:
+        context = house.services.get(EchoService).context
+        assert await context.transaction(lambda tx: tx.answer(message(), b"x")) is not None
+        assert await context.transaction(lambda tx: tx.answer(message(), b"x")) is None
+        assert await house.stored_messages() == 1
+        with pytest.raises(InvalidArgument, match="empty"):
+            await context.transaction(lambda tx: tx.answer(message(), b""))
+
+
+async def test_a_debt_is_paid_whatever_the_limits_but_never_beyond_what_came(tmp_path: Path) -> None:
+    given = config(tmp_path)
+    poor = replace(given, lightning=replace(given.lightning, daily_limit_sat=Sat(0)))
+    async with open_house(poor, services=[EchoService]) as house:
+        context = house.services.get(EchoService).context
+        paid = message(amount=100_000)
+        identifier = await context.transaction(lambda tx: tx.owe(paid, b"contract"))
+        owed, [part], deadline_ms = await stored(house, identifier)
+        assert (owed.amount, owed.reply_to, deadline_ms) == (1000, paid.id, None)
+        assert part.fee_limit == poor.message.max_fee_msat_per_part
+        refund = await context.transaction(lambda tx: tx.owe(paid, b"refund", amount=Msat(98_500)))
+        owed, [part], _ = await stored(house, refund)
+        assert (owed.amount, part.fee_limit) == (98_500, 1500)
+        with pytest.raises(InvalidArgument, match="only 100000 came"):
+            await context.transaction(lambda tx: tx.owe(paid, b"refund", amount=Msat(100_001)))
+        assert await house.stored_messages() == 2
+
+
+# --- Requests ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_answer_counts_once_from_whom_was_asked_for_a_week(
+    house: House, context: ServiceContext, wall: Wall
+) -> None:
+    async def counts(answer: VerifiedMessage) -> bool:
+        return await context.transaction(lambda tx: tx.close_request(answer))
+
+    identifier = await context.transaction(lambda tx: tx.ask(ALICE, b"question"))
+    asked, _, _ = await stored(house, identifier)
+    assert asked.amount == 2000
+    assert not await counts(message(sender=BOB, reply_to=identifier))
+    assert not await counts(message(reply_to=uuid4()))
+    assert not await counts(message())
+    assert await counts(message(reply_to=identifier))
+    assert not await counts(message(reply_to=identifier))
+    old, withdrawn = [await context.transaction(lambda tx: tx.ask(ALICE, b"question")) for _ in range(2)]
+    wall.offset_ms += 7 * 24 * HOUR_MS
+    assert not await counts(message(reply_to=old))
+    withdrawn = await context.transaction(lambda tx: tx.ask(ALICE, b"question"))
+    assert await context.transaction(lambda tx: tx.withdraw_requests(ALICE))
+    assert not await context.transaction(lambda tx: tx.withdraw_requests(BOB))
+    assert not await counts(message(reply_to=withdrawn))
+
+
+async def test_a_request_pays_for_its_answer(house: House, context: ServiceContext) -> None:
+    for payload, given, answer_bytes, expected in (
+        (b"x", 0, 1, 2000),
+        (b"x", 0, 901, 4000),
+        (b"x" * 4000, 0, 1, 5000),
+        (b"x", 7000, 1, 7000),
+    ):
+        ask: Callable[..., UUID] = lambda tx, p=payload, g=given, a=answer_bytes: tx.ask(  # noqa: E731
+            ALICE, p, amount=Msat(g), answer_bytes=a
+        )
+        sent, _, _ = await stored(house, await context.transaction(ask))
+        assert sent.amount == expected
+
+
+# --- The rest ---------------------------------------------------------------------------------------------------------
+
+
+async def test_events_with_secrets(house: House, context: ServiceContext) -> None:
+    identifier = uuid4()
+    await context.transaction(lambda tx: tx.emit(b"redacted", identifier=identifier, secret=b"whole"))
+    async with house.events(since=0) as events:
+        event = await events.receive()
+        assert (event.data, event.secret, event.id, event.service_type) == (b"redacted", b"whole", identifier, "echo")
+
+
+async def test_what_raises_is_undone_as_a_whole(house: House, context: ServiceContext) -> None:
+    with pytest.raises(InvalidArgument):
+        await context.transaction(lambda tx: (tx.send(ALICE, b"x"), tx.send(ALICE, b"")))
+    assert await house.stored_messages() == 0
+
+
+async def test_an_alarm_rings_at_its_time_or_when_woken(
+    context: ServiceContext, wall: Wall, autojump_clock: MockClock
+) -> None:
+    begun = trio.current_time()
+    with context.alarm() as alarm:
+        await alarm.sleep_until(wall() + 5000)
+        assert 4.9 < trio.current_time() - begun < 5.1
+        await alarm.sleep_until(wall() - 5000)
+        await context.transaction(lambda tx: tx.wake())
+        await alarm.sleep_until(None)
+        assert trio.current_time() - begun < 5.1
+        await alarm.sleep_until(wall() + 365 * 24 * HOUR_MS)  # clocks are set: look again after a day
+        assert trio.current_time() - begun < 25 * 3600
