@@ -26,6 +26,7 @@ from impervious.server.http.serving import HttpServer
 from impervious.server.http.stream import Streams
 from impervious.server.listeners import Listeners, socket_address
 from impervious.server.open_files import make_room
+from impervious.server.openapi.document import Document
 from impervious.server.operations import service_names
 from impervious.server.options import known_types
 from impervious.server.readiness import readiness
@@ -152,7 +153,12 @@ class Doors:
                 known_types=self._known_types,
             ),
             routes=make_routes(
-                self.table, self._commands, self._node, self.calls, max_body=largest_request(self._config)
+                self.table,
+                self._commands,
+                self._node,
+                self.calls,
+                document=Document(self.table, self._commands, self._known_types),
+                max_body=largest_request(self._config),
             ),
             encoding_at=self._encoding_at,
         )

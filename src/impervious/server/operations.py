@@ -7,7 +7,7 @@ turns one into the other. A room that adds a service adds rows (see `server.api`
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import betterproto2 as proto
 
@@ -18,6 +18,10 @@ from impervious.wire.json import Encoding
 
 Request = TypeVar("Request", bound=proto.Message)
 Response = TypeVar("Response", bound=proto.Message)
+
+
+EXAMPLE_PUBKEY: Final = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+"""For the documentation: a key, though nobody's (it is the generator of secp256k1)."""
 
 
 class Door(Enum):
@@ -64,6 +68,10 @@ class Operation:
     response_type: type[proto.Message]
     call: Callable[[proto.Message, CallContext], Awaitable[proto.Message]]
     """Raises whatever `server.convert` knows; nothing was done then, unless the error says otherwise."""
+    example: proto.Message
+    """A request as the documentation shows it."""
+    keyed: bool
+    """Whether it minds an idempotency key."""
 
     @property
     def service_name(self) -> str:
@@ -79,6 +87,8 @@ def operation(
     call: Callable[[Request, CallContext], Awaitable[Response]],
     *,
     service: ServiceConfig,
+    example: Request | None = None,
+    keyed: bool = False,
 ) -> Operation:
     """Write a row.
 
@@ -89,6 +99,8 @@ def operation(
       response_type: class of the response.
       call: does it.
       service: whose operation it is; while that is switched off, the operation says so and does nothing.
+      example: a request for the documentation; None: an empty one, but for the node that it is about.
+      keyed: whether it minds an idempotency key.
     """
     method, route = http.split()
 
@@ -105,7 +117,16 @@ def operation(
         request_type=request_type,
         response_type=response_type,
         call=checked,
+        example=example or _plain_example(request_type),
+        keyed=keyed,
     )
+
+
+def _plain_example(request_type: type[proto.Message]) -> proto.Message:
+    example = request_type()
+    if hasattr(example, "pubkey"):
+        example.pubkey = EXAMPLE_PUBKEY
+    return example
 
 
 def switched_off(service: ServiceConfig) -> Unsupported:
