@@ -190,7 +190,7 @@ async def open_node(
             identified = trio.Event()
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
-            work.start_soon(_keep_tidy, store, retention(config, hosted))
+            work.start_soon(_keep_tidy, store, hosted, retention(config, hosted))
             await work.start(hosted.run)
             async with trio.open_nursery() as entrance:
                 node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None)
@@ -252,11 +252,16 @@ async def _identify(lightning: PaymentNode, store: Store, identified: trio.Event
     identified.set()
 
 
-async def _keep_tidy(store: Store, kept: Retention) -> NoReturn:
+async def _keep_tidy(store: Store, services: Services, kept: Retention) -> NoReturn:
     """Forget what is old, now and every hour."""
+
+    def tidy(tx: Tx) -> int:
+        services.pass_over(tx)
+        return upkeep.tidy(tx, kept)
+
     while True:
         try:
-            removed = await store.write(lambda tx: upkeep.tidy(tx, kept))
+            removed = await store.write(tidy)
         except StoreFull as error:
             logger.warning("nothing was pruned: %s", error)
         else:

@@ -15,6 +15,7 @@ from impervious.errors import Malformed, NodeUnavailable, NotFound, StoreFull
 from impervious.model import Preimage, ServiceType
 from impervious.service import Effect, Fact, Outcome, ServiceTx, SettledInvoice, Shown, VerifiedMessage
 from impervious.services.message import MessageService
+from impervious.store import upkeep
 from impervious.supervisor import Node
 from impervious.units import Msat
 
@@ -119,6 +120,18 @@ async def test_facts_come_once_over_restarts(tmp_path: Path, wall: Wall, autojum
             await trio.sleep(10)
             assert carol.service(EchoService).facts == []
             assert len([each for each in await everything(carol) if each.data.startswith(b"heard")]) == 3
+
+
+async def test_a_service_that_is_sent_nothing_does_not_keep_the_log(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        for number in range(2):
+            async with where.node("carol", EchoService) as carol:
+                read = (await carol.services._store.read(upkeep.summary)).readers
+                assert set(read.values()) == {number}
+                await alice.messages.send((await carol.wait_ready()).pubkey, b"not an echo")
+                await take(carol, number + 1)
 
 
 async def test_what_may_be_over_later_is_waited_for(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:

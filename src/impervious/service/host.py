@@ -135,8 +135,19 @@ class Services:
             for name in self.readers:
                 if log.reader_position(tx, name) is None:
                     log.advance_reader(tx, name, log.newest(tx))
+            self.pass_over(tx)
 
         await self._store.write(note)
+
+    def pass_over(self, tx: Tx) -> None:
+        """Move readers over what is not theirs: an idle service must not keep the log from being pruned."""
+        for each in self.active:
+            if not each.handles_facts:
+                continue
+            name = reader_name(each)
+            position = log.reader_position(tx, name) or 0
+            if not log.events_for(tx, each.service_type, after=position, limit=1, payments=each.handles_payments):
+                log.advance_reader(tx, name, log.newest(tx))
 
     def show(self, tx: Tx, service_type: ServiceType, message: Complete) -> Shown | None:
         """Ask a message's service what streams show of it; see `Service.show`."""
