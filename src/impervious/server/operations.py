@@ -15,6 +15,8 @@ from impervious.config import ServiceConfig
 from impervious.errors import Unsupported
 from impervious.server.guard import LOCAL, Principal
 from impervious.wire.json import Encoding
+from impervious.wire.json.fields import fields_of
+from impervious.wire.json.writing import PUBLISHED_BELOW
 
 Request = TypeVar("Request", bound=proto.Message)
 Response = TypeVar("Response", bound=proto.Message)
@@ -70,6 +72,8 @@ class Operation:
     """Raises whatever `server.convert` knows; nothing was done then, unless the error says otherwise."""
     example: proto.Message
     """A request as the documentation shows it."""
+    needs: frozenset[str]
+    """Fields without which no request makes sense, for the documentation; the call itself says so too."""
     keyed: bool
     """Whether it minds an idempotency key."""
 
@@ -88,6 +92,7 @@ def operation(
     *,
     service: ServiceConfig,
     example: Request | None = None,
+    needs: Iterable[str] = (),
     keyed: bool = False,
 ) -> Operation:
     """Write a row.
@@ -100,6 +105,7 @@ def operation(
       call: does it.
       service: whose operation it is; while that is switched off, the operation says so and does nothing.
       example: a request for the documentation; None: an empty one, but for the node that it is about.
+      needs: fields without which no request makes sense, beside the node that it is about.
       keyed: whether it minds an idempotency key.
     """
     method, route = http.split()
@@ -118,13 +124,19 @@ def operation(
         response_type=response_type,
         call=checked,
         example=example or _plain_example(request_type),
+        needs=frozenset(needs) | ({"pubkey"} if _is_about_a_node(request_type) else set()),
         keyed=keyed,
     )
 
 
+def _is_about_a_node(request_type: type[proto.Message]) -> bool:
+    """The added `pubkey` of a verification is a wish; every published one says whom the call is about."""
+    return any(field.attribute == "pubkey" and field.number < PUBLISHED_BELOW for field in fields_of(request_type))
+
+
 def _plain_example(request_type: type[proto.Message]) -> proto.Message:
     example = request_type()
-    if hasattr(example, "pubkey"):
+    if hasattr(example, "pubkey"):  # mypy knows the classes as messages only
         example.pubkey = EXAMPLE_PUBKEY
     return example
 

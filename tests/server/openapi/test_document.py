@@ -119,6 +119,7 @@ async def test_what_the_schemas_take_is_what_is_taken(inside: Inside) -> None:
         ({"pubkey": ALICE.hex, "msg": "aGk=", "amount": 2**63}, False),
         ({"pubkey": ALICE.hex, "msg": "aGk=", "amount": True}, False),
         ({"pubkey": 7, "msg": "aGk="}, False),
+        ({"msg": "aGk="}, False),
         ([], False),
     ):
         assert (fits(found, schema, body) == []) == right, body

@@ -25,6 +25,7 @@ def operations(service: SignService) -> list[Operation]:
             partial(sign_message, service),
             service=config,
             example=SignRequest(msg="hello"),
+            needs=["msg"],
         ),
         operation(
             "/signing.Signing/VerifySignature",
@@ -34,6 +35,7 @@ def operations(service: SignService) -> list[Operation]:
             partial(verify_signature, service),
             service=config,
             example=VerifyRequest(msg="hi", signature=EXAMPLE_SIGNATURE),
+            needs=["msg", "signature"],
         ),
     ]
 

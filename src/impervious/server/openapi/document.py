@@ -86,7 +86,7 @@ class Document:
             "tags": self._tags(),
             "paths": paths,
             "components": {
-                "parameters": _PARAMETERS,
+                "parameters": {**_PARAMETERS, "encoding": _encoding([encoding])},
                 "responses": {"Problem": _problem()},
                 "schemas": {"google.rpc.Status": _status(), **messages.schemas},
             },
@@ -158,8 +158,9 @@ def _operation(row: Operation, messages: Messages, encoding: Encoding) -> Schema
         "parameters": parameters,
     }
     if takes_body(row):
-        content: Schema = {"schema": messages.reference(row.request_type, Way.IN), "example": example(row, encoding)}
-        operation["requestBody"] = {"content": {_JSON: content}}
+        schema = messages.reference(row.request_type, Way.IN, needs=row.needs)
+        content: Schema = {"schema": schema, "example": example(row, encoding)}
+        operation["requestBody"] = {"content": {_JSON: content}, "required": bool(row.needs)}
     answer = messages.reference(row.response_type, Way.OUT)
     operation["responses"] = {
         "200": {"description": "Done.", "content": {_JSON: {"schema": answer}}},
@@ -238,11 +239,6 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
     "wait": _query(
         "wait", "Answer only after the outcome, with the error if it failed.", {"type": "boolean", "default": False}
     ),
-    "encoding": _query(
-        "encoding",
-        "How `msg` and `data` look. The listener has its own default.",
-        {"type": "string", "enum": [each.value for each in Encoding]},
-    ),
     "v": _query(
         "v",
         "2: the client knows what was added to the API of 2021, so streams show it in text mode too, and they show what"
@@ -255,6 +251,14 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
         {"type": "string", "minLength": 1},
     ),
 }
+
+
+def _encoding(which: Iterable[Encoding]) -> Schema:
+    return _query(
+        "encoding",
+        "How `msg` and `data` look, whatever the listener's own way is. For the other way there is another document.",
+        {"type": "string", "enum": [each.value for each in which]},
+    )
 
 
 def _parameter(name: str) -> Schema:
@@ -332,7 +336,7 @@ def _about_the_daemon() -> dict[str, Schema]:
 
 
 def _check(name: str, summary: str, answers: Mapping[str, tuple[str, Schema]]) -> Schema:
-    parameters = [_parameter("encoding")] if name == "openapi" else []
+    parameters = [_encoding(Encoding)] if name == "openapi" else []
     return {
         "operationId": name,
         "summary": summary,

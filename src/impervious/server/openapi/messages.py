@@ -45,8 +45,14 @@ class Messages:
         self.schemas: dict[str, Schema] = {}
         """By name, for `components`: those of all types that were referred to."""
 
-    def reference(self, message_type: type[proto.Message], way: Way) -> Schema:
-        """Refer to the schema of a type."""
+    def reference(self, message_type: type[proto.Message], way: Way, *, needs: frozenset[str] = frozenset()) -> Schema:
+        """Refer to the schema of a type.
+
+        Args:
+          message_type: the type.
+          way: which way it goes.
+          needs: fields that must be there on the way in.
+        """
         name = self._names.get((message_type, way))
         if name is None:
             name = full_name(message_type)
@@ -54,26 +60,27 @@ class Messages:
                 name = f"{name}.{way.value}"
             self._names[message_type, way] = name
             self.schemas[name] = {}  # a type may contain itself
-            self.schemas[name] = self._schema(message_type, way)
+            self.schemas[name] = self._schema(message_type, way, needs)
         return {"$ref": f"#/components/schemas/{name}"}
 
-    def _schema(self, message_type: type[proto.Message], way: Way) -> Schema:
+    def _schema(self, message_type: type[proto.Message], way: Way, needs: frozenset[str]) -> Schema:
         prefix, said = full_name(message_type), comments()
         schema: Schema = {"type": "object"}
         if prefix in said:
             schema["description"] = said[prefix]
         properties: dict[str, Schema] = {}
         for field in fields_of(message_type):
-            properties[field.json_name] = self._field(field, way)
+            described = self._field(field, way)
+            optional = way is Way.IN and field.proto_name not in needs
+            properties[field.json_name] = nullable(described) if optional else described
             description = said.get(f"{prefix}.{field.proto_name}")
             if description is not None:
                 properties[field.json_name]["description"] = description
         if properties:
             schema["properties"] = properties
-        if way is Way.OUT:
-            required = list(self._always_written(message_type))
-            if required:
-                schema["required"] = required
+        required = list(self._always_written(message_type)) if way is Way.OUT else sorted(needs)
+        if required:
+            schema["required"] = required
         return schema
 
     def _always_written(self, message_type: type[proto.Message]) -> Iterator[str]:
@@ -87,7 +94,7 @@ class Messages:
             single = {"type": "object", "additionalProperties": single}
         elif field.repeated:
             single = {"type": "array", "items": single}
-        return nullable(single) if way is Way.IN else single
+        return single
 
     def _single(self, field: Field, way: Way) -> Schema:
         if field.proto_type in INTEGERS:
