@@ -91,3 +91,13 @@ class Service:
     def grpc_services(self) -> Sequence[Servable]:
         """Return the gRPC services it answers: objects of classes as grpclib generates them. Most have none."""
         return ()
+
+    def grpc_descriptors(self) -> bytes:
+        """Return what describes `grpc_services` to clients that ask for it (gRPC server reflection).
+
+        Returns:
+          A descriptor set, as `protoc --descriptor_set_out=... --include_imports` writes it; with
+          `--include_source_info` its comments are shown too. Empty: classes of google.protobuf are described all the
+          same, classes of betterproto2 are only listed by name.
+        """
+        return b""
