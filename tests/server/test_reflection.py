@@ -109,7 +109,7 @@ async def asking(server: Server) -> AsyncIterator[Asker]:
                     assert answer is not None
                     return answer
 
-                with trio.fail_after(10):
+                with trio.fail_after(10):  # noqa: ASYNC100 - who asks waits inside
                     yield Asker(ask)
         nursery.cancel_scope.cancel()
 
