@@ -83,14 +83,32 @@ class ServiceContext:
         if idempotency_key is None:
             await self.check_recipient(far)
             return await self.transaction(lambda tx: tx.send(far, payload, amount=amount, reply_to=reply_to))
-        return await self._send_once(far, payload, amount, reply_to, idempotency_key)
+        return await self.once(
+            idempotency_key,
+            _digest(far, payload, amount, reply_to),
+            far,
+            lambda tx: tx.send(far, payload, amount=amount, reply_to=reply_to),
+        )
 
-    async def _send_once(
-        self, recipient: NodePubkey, payload: bytes, amount: Msat, reply_to: MessageId | None, key: str
+    async def once(
+        self, key: str, digest: bytes, recipient: NodePubkey, send: Callable[[ServiceTx], MessageId]
     ) -> MessageId:
+        """Send something once for a key, however often this is called.
+
+        Args:
+          key: the caller's, 1 to 255 bytes.
+          digest: of what is sent; the same key with another one is an error.
+          recipient: the far node.
+          send: sends it, in a transaction.
+
+        Raises:
+          InvalidArgument: that is no key, or the recipient is this node itself.
+          AlreadyExists: the key was used for something else.
+          NodeUnavailable: the Lightning node cannot serve now; says why. Nothing was stored.
+        """
         if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
             raise InvalidArgument(f"Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes")
-        service_type, digest = self.config.service_type, _digest(recipient, payload, amount, reply_to)
+        service_type = self.config.service_type
 
         def recall(tx: Tx) -> MessageId | None:
             return idempotency.recall(tx, service_type, key, digest)
@@ -99,7 +117,7 @@ class ServiceContext:
             known = recall(tx)
             if known is not None:
                 return known  # two calls raced
-            identifier = self.bind(tx).send(recipient, payload, amount=amount, reply_to=reply_to)
+            identifier = send(self.bind(tx))
             idempotency.remember(tx, service_type, key, digest, identifier)
             return identifier
 

@@ -176,15 +176,40 @@ class ServiceTx:
           InvalidArgument: it can never be sent, or costs more than was received.
           FailedPrecondition: this service has no record number.
         """
-        answer = self._message(message.sender, payload, amount, message.id)
-        left = message.amount - answer.amount
+        least = amount or self._policy.minimum_amount(len(payload))
+        left = Msat(message.amount - least)
         if left < 0:
             raise InvalidArgument(
-                f"the answer carries {answer.amount} msat, and only {message.amount} came: owe no more than was paid"
+                f"the answer carries {least} msat, and only {message.amount} came: owe no more than was paid"
             )
-        per_part = Msat(left // parts_of(len(payload), self._policy))
-        accept(self._tx, answer, self._policy, obligation=True, fee_limit=min(per_part, self._policy.part_fee_limit))
-        return answer.id
+        return self.settle(message.sender, payload, amount=amount, reply_to=message.id, fee_limit=left)
+
+    def settle(
+        self,
+        recipient: NodePubkey,
+        payload: bytes,
+        *,
+        amount: Msat = Msat(0),
+        reply_to: MessageId | None = None,
+        fee_limit: Msat,
+    ) -> MessageId:
+        """Send what is owed for money that came earlier: no budget stops it, and it is tried until it arrives.
+
+        Args:
+          recipient: the far node.
+          payload: what it gets.
+          amount: what it gets paid, such as a refund, in msat; 0: the minimum for the size.
+          reply_to: id of the message this answers.
+          fee_limit: highest routing fees of all parts together. With `amount` it must not be more than was received.
+
+        Raises:
+          InvalidArgument: it can never be sent.
+          FailedPrecondition: this service has no record number.
+        """
+        message = self._message(recipient, payload, amount, reply_to)
+        per_part = Msat(fee_limit // parts_of(len(payload), self._policy))
+        accept(self._tx, message, self._policy, obligation=True, fee_limit=min(per_part, self._policy.part_fee_limit))
+        return message.id
 
     def _cost_of_answer(self, size: int) -> Msat:
         fees = parts_of(size, self._policy) * self._limits.auto_answer_fee_msat

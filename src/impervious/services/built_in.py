@@ -7,5 +7,6 @@ from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
 from impervious.services.socket import SocketService
+from impervious.services.vpn.service import VpnService
 
-BUILT_IN: Final[tuple[type[Service], ...]] = (FederateService, MessageService, SignService, SocketService)
+BUILT_IN: Final[tuple[type[Service], ...]] = (FederateService, MessageService, SignService, SocketService, VpnService)

@@ -6,8 +6,18 @@
 __all__ = (
     "AcceptContractRequest",
     "AcceptContractResponse",
+    "CancelContractRequest",
+    "CancelContractResponse",
+    "Contract",
+    "GetConfigRequest",
+    "GetConfigResponse",
+    "GetContractRequest",
+    "ListContractsRequest",
+    "ListContractsResponse",
     "RefreshContractRequest",
     "RefreshContractResponse",
+    "RenewContractRequest",
+    "RenewContractResponse",
     "RequestQuoteRequest",
     "RequestQuoteResponse",
     "VpnBase",
@@ -54,6 +64,11 @@ class AcceptContractRequest(betterproto2.Message):
     Answer only after the outcome, with the error if it failed.
     """
 
+    renewals: "int" = betterproto2.field(101, betterproto2.TYPE_INT64)
+    """
+    The most that buying more time by itself may cost, all together, in satoshis. 0: it does not.
+    """
+
 
 default_message_pool.register_message("vpn", "AcceptContractRequest", AcceptContractRequest)
 
@@ -67,6 +82,185 @@ class AcceptContractResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("vpn", "AcceptContractResponse", AcceptContractResponse)
+
+
+@dataclass(eq=False, repr=False)
+class CancelContractRequest(betterproto2.Message):
+    nonce: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The contract's nonce.
+    """
+
+    reason: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    What the buyer is told.
+    """
+
+
+default_message_pool.register_message("vpn", "CancelContractRequest", CancelContractRequest)
+
+
+@dataclass(eq=False, repr=False)
+class CancelContractResponse(betterproto2.Message):
+    refunded: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    What goes back, in satoshis.
+    """
+
+
+default_message_pool.register_message("vpn", "CancelContractResponse", CancelContractResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Contract(betterproto2.Message):
+    """
+    A tunnel that this node sold or bought.
+    """
+
+    role: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    "seller" or "buyer": which end this node is.
+    """
+
+    pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The other end: 66 hex digits.
+    """
+
+    nonce: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Its name.
+    """
+
+    state: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    The seller's: paid, active, ended, gone. The buyer's: paying, active, failed, refused, over.
+    """
+
+    price: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    Satoshis, for all its hours, at first and each time again.
+    """
+
+    hours: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
+    """
+    What is bought each time.
+    """
+
+    expires_at: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970; 0 while there is no tunnel.
+    """
+
+    address: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The buyer's address in the tunnel.
+    """
+
+    endpoint: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    Where the seller's WireGuard is; empty at the seller.
+    """
+
+    reason: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    Why there is no tunnel any more.
+    """
+
+    received_bytes: "int" = betterproto2.field(11, betterproto2.TYPE_INT64)
+    """
+    From the buyer, since the beginning; 0 at the buyer.
+    """
+
+    sent_bytes: "int" = betterproto2.field(12, betterproto2.TYPE_INT64)
+    """
+    To the buyer, since the beginning; 0 at the buyer.
+    """
+
+    renewals: "int" = betterproto2.field(13, betterproto2.TYPE_INT64)
+    """
+    Most that its own renewals may cost, in satoshis; 0 at the seller.
+    """
+
+    renewed: "int" = betterproto2.field(14, betterproto2.TYPE_INT64)
+    """
+    What they have cost, in satoshis; 0 at the seller.
+    """
+
+    returned: "int" = betterproto2.field(15, betterproto2.TYPE_INT64)
+    """
+    What the seller gave back, in satoshis; 0 at the seller.
+    """
+
+
+default_message_pool.register_message("vpn", "Contract", Contract)
+
+
+@dataclass(eq=False, repr=False)
+class GetConfigRequest(betterproto2.Message):
+    nonce: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The contract's nonce.
+    """
+
+    pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The seller, where two gave the same name: 66 hex digits or @imp_id.
+    """
+
+
+default_message_pool.register_message("vpn", "GetConfigRequest", GetConfigRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetConfigResponse(betterproto2.Message):
+    config: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The file as wg-quick reads it. Whoever has it has the tunnel.
+    """
+
+    interface: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    What to call its interface: the name of the file, without .conf.
+    """
+
+
+default_message_pool.register_message("vpn", "GetConfigResponse", GetConfigResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetContractRequest(betterproto2.Message):
+    nonce: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name.
+    """
+
+    pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The other end, where two have the same name: 66 hex digits or @imp_id.
+    """
+
+
+default_message_pool.register_message("vpn", "GetContractRequest", GetContractRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListContractsRequest(betterproto2.Message):
+    role: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    "seller" or "buyer": only those. Empty: both.
+    """
+
+
+default_message_pool.register_message("vpn", "ListContractsRequest", ListContractsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListContractsResponse(betterproto2.Message):
+    contracts: "list[Contract]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("vpn", "ListContractsResponse", ListContractsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -104,6 +298,35 @@ class RefreshContractResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("vpn", "RefreshContractResponse", RefreshContractResponse)
+
+
+@dataclass(eq=False, repr=False)
+class RenewContractRequest(betterproto2.Message):
+    pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The seller: 66 hex digits or @imp_id.
+    """
+
+    nonce: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The contract's nonce.
+    """
+
+    budget: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    The most that buying more time by itself may cost from now on, all together, in satoshis. 0 stops it.
+    """
+
+
+default_message_pool.register_message("vpn", "RenewContractRequest", RenewContractRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RenewContractResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("vpn", "RenewContractResponse", RenewContractResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -206,6 +429,111 @@ class VpnStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def list_contracts(
+        self,
+        message: "ListContractsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListContractsResponse":
+        """
+        The contracts of this node, sold and bought, also those that are over.
+        """
+
+        return await self._unary_unary(
+            "/vpn.VPN/ListContracts",
+            message,
+            ListContractsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_contract(
+        self,
+        message: "GetContractRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "Contract":
+        """
+        One of them.
+        """
+
+        return await self._unary_unary(
+            "/vpn.VPN/GetContract",
+            message,
+            Contract,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_config(
+        self,
+        message: "GetConfigRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetConfigResponse":
+        """
+        The wg-quick file of a tunnel that this node bought, private key included.
+        """
+
+        return await self._unary_unary(
+            "/vpn.VPN/GetConfig",
+            message,
+            GetConfigResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def cancel_contract(
+        self,
+        message: "CancelContractRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "CancelContractResponse":
+        """
+        Ends a contract that this node sold, and gives back what its rest is worth.
+        """
+
+        return await self._unary_unary(
+            "/vpn.VPN/CancelContract",
+            message,
+            CancelContractResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def renew_contract(
+        self,
+        message: "RenewContractRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RenewContractResponse":
+        """
+        Lets a contract that this node bought buy more time by itself.
+        """
+
+        return await self._unary_unary(
+            "/vpn.VPN/RenewContract",
+            message,
+            RenewContractResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class VpnBase(betterproto2_grpclib.ServiceBase):
     """
@@ -229,6 +557,41 @@ class VpnBase(betterproto2_grpclib.ServiceBase):
     async def refresh_contract(self, message: "RefreshContractRequest") -> "RefreshContractResponse":
         """
         Buys the contract's own hours once more.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_contracts(self, message: "ListContractsRequest") -> "ListContractsResponse":
+        """
+        The contracts of this node, sold and bought, also those that are over.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_contract(self, message: "GetContractRequest") -> "Contract":
+        """
+        One of them.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_config(self, message: "GetConfigRequest") -> "GetConfigResponse":
+        """
+        The wg-quick file of a tunnel that this node bought, private key included.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def cancel_contract(self, message: "CancelContractRequest") -> "CancelContractResponse":
+        """
+        Ends a contract that this node sold, and gives back what its rest is worth.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def renew_contract(self, message: "RenewContractRequest") -> "RenewContractResponse":
+        """
+        Lets a contract that this node bought buy more time by itself.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -257,6 +620,42 @@ class VpnBase(betterproto2_grpclib.ServiceBase):
         response = await self.refresh_contract(request)
         await stream.send_message(response)
 
+    async def __rpc_list_contracts(
+        self, stream: "grpclib.server.Stream[ListContractsRequest, ListContractsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_contracts(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_contract(self, stream: "grpclib.server.Stream[GetContractRequest, Contract]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_contract(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_config(self, stream: "grpclib.server.Stream[GetConfigRequest, GetConfigResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_config(request)
+        await stream.send_message(response)
+
+    async def __rpc_cancel_contract(
+        self, stream: "grpclib.server.Stream[CancelContractRequest, CancelContractResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.cancel_contract(request)
+        await stream.send_message(response)
+
+    async def __rpc_renew_contract(
+        self, stream: "grpclib.server.Stream[RenewContractRequest, RenewContractResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.renew_contract(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/vpn.VPN/RequestQuote": grpclib.const.Handler(
@@ -276,5 +675,35 @@ class VpnBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 RefreshContractRequest,
                 RefreshContractResponse,
+            ),
+            "/vpn.VPN/ListContracts": grpclib.const.Handler(
+                self.__rpc_list_contracts,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListContractsRequest,
+                ListContractsResponse,
+            ),
+            "/vpn.VPN/GetContract": grpclib.const.Handler(
+                self.__rpc_get_contract,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetContractRequest,
+                Contract,
+            ),
+            "/vpn.VPN/GetConfig": grpclib.const.Handler(
+                self.__rpc_get_config,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetConfigRequest,
+                GetConfigResponse,
+            ),
+            "/vpn.VPN/CancelContract": grpclib.const.Handler(
+                self.__rpc_cancel_contract,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                CancelContractRequest,
+                CancelContractResponse,
+            ),
+            "/vpn.VPN/RenewContract": grpclib.const.Handler(
+                self.__rpc_renew_contract,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RenewContractRequest,
+                RenewContractResponse,
             ),
         }

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 
-from impervious.server.api import federate, message, sign, socket
+from impervious.server.api import federate, message, sign, socket, vpn
 from impervious.server.operations import Operation
 from impervious.service import Service
 from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
 from impervious.services.socket import SocketService
+from impervious.services.vpn.service import VpnService
 
 
 def operations(services: Iterable[Service]) -> list[Operation]:
@@ -26,5 +27,7 @@ def _rows(service: Service) -> list[Operation]:
             return sign.operations(service)
         case SocketService():
             return socket.operations(service)
+        case VpnService():
+            return vpn.operations(service)
         case _:
             return []

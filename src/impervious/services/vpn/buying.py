@@ -8,7 +8,7 @@ it.
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from impervious.errors import FailedPrecondition, InvalidArgument, Malformed, NotFound
+from impervious.errors import FailedPrecondition, InvalidArgument, Malformed, NotFound, ResourceExhausted
 from impervious.model import MessageId, NodePubkey
 from impervious.services.vpn.contract import SECOND_MS, Term, next_second
 from impervious.services.vpn.payloads import (
@@ -199,11 +199,18 @@ class Buyer:
         """Announce what is due, buy what is to be bought again, and forget what is over."""
         for contract in self.books.all_bought():
             if contract.must_renew(self.now_ms):
-                asked = self._refresh(contract, contract.price)
-                spent = Msat(contract.renewals + asked.amount)
-                self.books.keep_bought(contract := replace(contract, renewing=asked.id, renewals=spent))
+                contract = self._renew(contract)
             if contract.stage is Stage.ACTIVE and contract.term is not None:
                 self._age(contract, contract.term)
+
+    def _renew(self, contract: Bought) -> Bought:
+        try:
+            asked = self._refresh(contract, contract.price)
+        except ResourceExhausted:
+            return contract  # the node's own budget may allow it later
+        contract = replace(contract, renewing=asked.id, renewals=Msat(contract.renewals + asked.amount))
+        self.books.keep_bought(contract)
+        return contract
 
     def _age(self, contract: Bought, term: Term) -> None:
         notice = term.due(self.now_ms)

@@ -109,5 +109,13 @@ class Bought:
         """Whether it is time to buy more, and the budget allows it."""
         if self.stage is not Stage.ACTIVE or self.term is None or self.renewing is not None:
             return False
-        soon = self.term.rest_ms(now_ms) <= min(RENEW_MS, self.term.span_ms // 4)
+        soon = self.term.rest_ms(now_ms) <= self.term.expires_ms - self._renews_ms(self.term)
         return soon and now_ms < self.term.expires_ms + self.term.span_ms and self.renewals + self.price <= self.budget
+
+    def renews_ms(self) -> int | None:
+        """Say when it buys more time by itself, if it does at all; None: it has no tunnel."""
+        return None if self.term is None else self._renews_ms(self.term)
+
+    @staticmethod
+    def _renews_ms(term: Term) -> int:
+        return term.expires_ms - min(RENEW_MS, term.span_ms // 4)

@@ -1,0 +1,62 @@
+"""What this node sells, as its configuration says."""
+
+from typing import Final
+
+from impervious.config import Config
+from impervious.errors import ConfigError, Malformed
+from impervious.service import ServiceContext
+from impervious.services.vpn.contract import SECOND_MS
+from impervious.services.vpn.payloads import MAX_INTEGER, Contract, RefreshRequest, read, write
+from impervious.services.vpn.selling import Closed, Shop
+from impervious.units import Msat, msat, sat_charged
+from impervious.wireguard import Terms
+
+NOT_SELLING: Final = "this node sells no tunnels"
+"""What buyers are told; the operator has read why at the start."""
+
+
+def fee_of(config: Config) -> Msat:
+    """Say what sending money back may cost; it is taken from what goes back."""
+    return config.message.max_fee_msat_per_part
+
+
+def open_shop(context: ServiceContext) -> Shop | Closed:
+    """Read the configuration.
+
+    Raises:
+      ConfigError: it sells what cannot be sold; names the setting.
+    """
+    config = context.settings.vpn
+    if config.server_pub_key is None or not context.config.active:
+        return Closed(NOT_SELLING)
+    terms = Terms.of(config)
+    least = Msat(context.minimum_amount(_answer_bytes(terms)) + fee_of(context.settings))
+    if msat(config.price_sat) < least:
+        raise ConfigError(
+            f"vpn.price: {config.price_sat} sat do not even pay for sending the buyer the configuration:"
+            f" make it at least {sat_charged(least)} (message.max_fee_msat_per_part included)"
+        )
+    return Shop(terms=terms, price=config.price_sat, hour_ms=config.period_s * SECOND_MS, max_hours=config.max_hours)
+
+
+def needs_interface(data: bytes) -> bool:
+    """Whether deciding on a request takes a look at the interface: more time for a tunnel does not."""
+    try:
+        return not isinstance(read(data), RefreshRequest)
+    except Malformed:
+        return False
+
+
+def _answer_bytes(terms: Terms) -> int:
+    """Say how large the answer to a payment is."""
+    longest = Contract(
+        nonce="n" * 22,
+        address=str(terms.subnet.network.broadcast_address),
+        expires_at=MAX_INTEGER,
+        endpoint=str(terms.endpoint),
+        server_pub_key=terms.server_key.text,
+        allowed_ips=", ".join(map(str, terms.allowed)),
+        dns=", ".join(map(str, terms.dns)),
+        preshared_key=terms.server_key.text,
+    )
+    return len(write(longest))
