@@ -16,7 +16,6 @@ from impervious.errors import Unsupported
 from impervious.server.guard import LOCAL, Principal
 from impervious.wire.json import Encoding
 from impervious.wire.json.fields import fields_of
-from impervious.wire.json.writing import PUBLISHED_BELOW
 
 Request = TypeVar("Request", bound=proto.Message)
 Response = TypeVar("Response", bound=proto.Message)
@@ -78,6 +77,11 @@ class Operation:
     """Whether it minds an idempotency key."""
 
     @property
+    def has_body(self) -> bool:
+        """Whether its fields come in a body; those of a GET come as query parameters."""
+        return self.method != "GET"
+
+    @property
     def service_name(self) -> str:
         """The gRPC service it belongs to, such as "messaging.Messaging"."""
         return self.path.split("/")[1]
@@ -130,15 +134,12 @@ def operation(
 
 
 def _is_about_a_node(request_type: type[proto.Message]) -> bool:
-    """The added `pubkey` of a verification is a wish; every published one says whom the call is about."""
-    return any(field.attribute == "pubkey" and field.number < PUBLISHED_BELOW for field in fields_of(request_type))
+    """A pubkey that comes first says whom the call is about; others only narrow it down."""
+    return any(field.attribute == "pubkey" and field.number == 1 for field in fields_of(request_type))
 
 
 def _plain_example(request_type: type[proto.Message]) -> proto.Message:
-    example = request_type()
-    if hasattr(example, "pubkey"):  # mypy knows the classes as messages only
-        example.pubkey = EXAMPLE_PUBKEY
-    return example
+    return request_type(**({"pubkey": EXAMPLE_PUBKEY} if _is_about_a_node(request_type) else {}))
 
 
 def switched_off(service: ServiceConfig) -> Unsupported:

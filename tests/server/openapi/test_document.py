@@ -15,7 +15,7 @@ from tests.server.house import ALICE, LOCKED, Inside, config, new, open_app
 from tests.server.test_commands import WideService
 from tests.service.toys import EchoService
 
-from impervious.server.openapi.document import OPENAPI, example, takes_body
+from impervious.server.openapi.document import OPENAPI, example
 from impervious.wire.json import Encoding, decode
 
 Json = dict[str, Any]
@@ -90,9 +90,9 @@ async def test_every_example_is_accepted_and_answered_as_described(inside: Insid
     found = await document(inside, text=text)
     for row in inside.doors.table:
         operation = found["paths"][row.route][row.method.lower()]
-        assert ("requestBody" in operation) == takes_body(row)
+        assert ("requestBody" in operation) == row.has_body
         body: object = {}
-        if takes_body(row):
+        if row.has_body:
             content = operation["requestBody"]["content"]["application/json"]
             body = content["example"]
             assert body == example(row, Encoding.TEXT if text else Encoding.BASE64)
@@ -156,6 +156,15 @@ async def first_line(inside: Inside, *, text: bool) -> Json:
         await line.expect("http.response.start")
         found: Json = json.loads(await line.body())
         return found
+
+
+async def test_fields_of_a_get_are_query_parameters(inside: Inside) -> None:
+    found = await document(inside)
+    role = found["paths"]["/v1/vpn/contracts"]["get"]["parameters"][0]
+    assert (role["name"], role["in"], role["schema"]) == ("role", "query", {"type": "string"})
+    for query, status in (("?role=buyer", 200), ("?role=", 200), ("?role=nobody", 400), ("?other=1", 200)):
+        reply = await request(inside.app, "GET", f"/v1/vpn/contracts{query}", server=inside.http)
+        assert reply.status == status, reply.json
 
 
 async def test_commands_are_described_by_their_types(inside: Inside) -> None:

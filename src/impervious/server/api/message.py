@@ -26,6 +26,7 @@ def operations(service: MessageService) -> list[Operation]:
             partial(send_message, service),
             service=service.context.config,
             example=SendMessageRequest(msg=b"hello", pubkey=EXAMPLE_PUBKEY, amount=10),
+            needs=["pubkey"],
             keyed=True,
         )
     ]

@@ -22,7 +22,7 @@ from impervious.pb.vpn import (
     RequestQuoteRequest,
     RequestQuoteResponse,
 )
-from impervious.server.operations import CallContext, Operation, operation
+from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.vpn.contract import SECOND_MS, Sold
 from impervious.services.vpn.purchase import Bought
 from impervious.services.vpn.service import VpnService
@@ -31,6 +31,8 @@ from impervious.units import Sat, sat_charged, sat_credited
 from impervious.wireguard import interface_name
 
 _MAX_DIGITS: Final = 18
+_NONCE: Final = "xXy4VW3bqHk"
+"""For the documentation."""
 
 
 def operations(service: VpnService) -> list[Operation]:
@@ -52,6 +54,8 @@ def operations(service: VpnService) -> list[Operation]:
             AcceptContractResponse,
             partial(accept_contract, service),
             service=config,
+            example=AcceptContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, price="100"),
+            needs=["nonce", "price"],
         ),
         operation(
             "/vpn.VPN/RefreshContract",
@@ -60,6 +64,9 @@ def operations(service: VpnService) -> list[Operation]:
             RefreshContractResponse,
             partial(refresh_contract, service),
             service=config,
+            example=RefreshContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, price="100"),
+            needs=["nonce", "price"],
+            keyed=True,
         ),
         operation(
             "/vpn.VPN/ListContracts",
@@ -76,6 +83,8 @@ def operations(service: VpnService) -> list[Operation]:
             Contract,
             partial(get_contract, service),
             service=config,
+            example=GetContractRequest(nonce=_NONCE),
+            needs=["nonce"],
         ),
         operation(
             "/vpn.VPN/GetConfig",
@@ -84,6 +93,8 @@ def operations(service: VpnService) -> list[Operation]:
             GetConfigResponse,
             partial(get_config, service),
             service=config,
+            example=GetConfigRequest(nonce=_NONCE),
+            needs=["nonce"],
         ),
         operation(
             "/vpn.VPN/CancelContract",
@@ -92,6 +103,8 @@ def operations(service: VpnService) -> list[Operation]:
             CancelContractResponse,
             partial(cancel_contract, service),
             service=config,
+            example=CancelContractRequest(nonce=_NONCE),
+            needs=["nonce"],
         ),
         operation(
             "/vpn.VPN/RenewContract",
@@ -100,6 +113,8 @@ def operations(service: VpnService) -> list[Operation]:
             RenewContractResponse,
             partial(renew_contract, service),
             service=config,
+            example=RenewContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, budget=1000),
+            needs=["nonce"],
         ),
     ]
 

@@ -1,7 +1,7 @@
 """REST: one Quart route for each operation of the table, what describes them all, and the two that say how we are.
 
-A body is the request message as JSON, whatever the Content-Type says; an empty one is the default message. Every answer
-is JSON, errors included.
+A body is the request message as JSON, whatever the Content-Type says; an empty one is the default message. A GET
+has its fields in the query. Every answer is JSON, errors included.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ from impervious.server.http.asgi import JSON_HEADERS, HttpCall, Receive, Send, W
 from impervious.server.http.front import App, not_found, wrong_method
 from impervious.server.openapi.document import OPENAPI, Document
 from impervious.server.operations import CallContext, Door, Operation
-from impervious.server.options import Query, encoding_of, is_extended
+from impervious.server.options import Query, encoding_of, fields_of_query, is_extended
 from impervious.server.readiness import Judged, readiness
 from impervious.wire.json import decode, encode
 
@@ -84,6 +84,8 @@ def _view(operation: Operation, closing: Closing) -> View:
         call = arrived.get()
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         query = Query(call.query)
+        if not (body or operation.has_body):
+            body = fields_of_query(operation.request_type, query)
         context = _context(call, query)
         message = decode(operation.request_type, body, encoding=context.encoding)
         _ask_to_wait(message, query)

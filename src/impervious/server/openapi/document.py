@@ -12,11 +12,10 @@ from impervious.pb.websocket import SubscribeResponse
 from impervious.server.commands import Route
 from impervious.server.convert import HTTP_STATUSES
 from impervious.server.descriptors import comments
-from impervious.server.openapi.messages import Messages, Schema, Way
+from impervious.server.openapi.messages import Messages, Schema, Way, described
 from impervious.server.openapi.values import PUBKEY, given, taken
 from impervious.server.operations import Operation
 from impervious.wire.json import Encoding, encode
-from impervious.wire.json.fields import fields_of
 
 OPENAPI: Final = "/openapi.json"
 _JSON: Final = "application/json"
@@ -94,8 +93,8 @@ class Document:
 
     def _tags(self) -> list[Schema]:
         services = dict.fromkeys(row.service_name for row in self._operations)
-        tags: list[Schema] = [_described({"name": name}, comments().get(name)) for name in services]
-        tags.append(_described({"name": "websocket.Websocket"}, comments().get("websocket.Websocket")))
+        tags: list[Schema] = [described({"name": name}, comments().get(name)) for name in services]
+        tags.append(described({"name": "websocket.Websocket"}, comments().get("websocket.Websocket")))
         brought = dict.fromkeys(command.service_type for command in self._commands)
         tags.extend({"name": name, "description": f"Commands of the {name} service."} for name in brought)
         return [*tags, {"name": "daemon", "description": "How the daemon is."}]
@@ -150,6 +149,9 @@ def _operation(row: Operation, messages: Messages, encoding: Encoding) -> Schema
     _, service, method = row.path.split("/")
     said = comments().get(f"{service}.{method}", "")
     parameters = [_parameter(name) for name in _parameters(row)]
+    if not row.has_body:
+        fields = messages.fields(row.request_type, Way.IN).items()
+        parameters = [*(_query(name, str(field.pop("description", "")), field) for name, field in fields), *parameters]
     operation: Schema = {
         "operationId": f"{service.rpartition('.')[2]}_{method}",
         "summary": _first_sentence(said) or method,
@@ -157,7 +159,7 @@ def _operation(row: Operation, messages: Messages, encoding: Encoding) -> Schema
         "tags": [service],
         "parameters": parameters,
     }
-    if takes_body(row):
+    if row.has_body:
         schema = messages.reference(row.request_type, Way.IN, needs=row.needs)
         content: Schema = {"schema": schema, "example": example(row, encoding)}
         operation["requestBody"] = {"content": {_JSON: content}, "required": bool(row.needs)}
@@ -167,11 +169,6 @@ def _operation(row: Operation, messages: Messages, encoding: Encoding) -> Schema
         "default": _PROBLEM,
     }
     return operation
-
-
-def takes_body(row: Operation) -> bool:
-    """Whether an operation minds what is in its body."""
-    return row.method != "GET" or any(True for _ in fields_of(row.request_type))
 
 
 def example(row: Operation, encoding: Encoding) -> Schema:
@@ -218,10 +215,6 @@ def _command(command: Route, encoding: Encoding) -> Schema:
 def _first_sentence(text: str) -> str:
     first, found, _ = text.partition(". ")
     return first + "." if found else first
-
-
-def _described(schema: Schema, text: str | None) -> Schema:
-    return {**schema, "description": text} if text else schema
 
 
 # --- What all have in common ------------------------------------------------------------------------------------------

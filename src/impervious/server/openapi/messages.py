@@ -7,7 +7,7 @@ there, and numbers of 64 bits are strings. So a schema belongs to a direction.
 import json
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from typing import Final, cast
 
 import betterproto2 as proto
 
@@ -64,24 +64,25 @@ class Messages:
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _schema(self, message_type: type[proto.Message], way: Way, needs: frozenset[str]) -> Schema:
-        prefix, said = full_name(message_type), comments()
-        schema: Schema = {"type": "object"}
-        if prefix in said:
-            schema["description"] = said[prefix]
-        properties: dict[str, Schema] = {}
+        schema = described({"type": "object"}, comments().get(full_name(message_type)))
+        properties = self.fields(message_type, way)
         for field in fields_of(message_type):
-            described = self._field(field, way)
-            optional = way is Way.IN and field.proto_name not in needs
-            properties[field.json_name] = nullable(described) if optional else described
-            description = said.get(f"{prefix}.{field.proto_name}")
-            if description is not None:
-                properties[field.json_name]["description"] = description
+            if way is Way.IN and field.proto_name not in needs:
+                properties[field.json_name] = nullable(properties[field.json_name])
         if properties:
             schema["properties"] = properties
         required = list(self._always_written(message_type)) if way is Way.OUT else sorted(needs)
         if required:
             schema["required"] = required
         return schema
+
+    def fields(self, message_type: type[proto.Message], way: Way) -> dict[str, Schema]:
+        """Describe each field of a type by itself."""
+        prefix, said = full_name(message_type), comments()
+        return {
+            field.json_name: described(self._field(field, way), said.get(f"{prefix}.{field.proto_name}"))
+            for field in fields_of(message_type)
+        }
 
     def _always_written(self, message_type: type[proto.Message]) -> Iterator[str]:
         """Ask the writer itself: what it writes of an empty message. In text mode streams leave the additions out."""
@@ -119,6 +120,11 @@ def full_name(message_type: type[proto.Message]) -> str:
     return default_message_pool.type_to_url[message_type].removeprefix(_URL)
 
 
+def described(schema: Schema, text: str | None) -> Schema:
+    """Add a description, if there is one."""
+    return {**schema, "description": text} if text else schema
+
+
 def nullable(schema: Schema) -> Schema:
     """Allow null, which stands for the default."""
     kind = schema.get("type")
@@ -126,7 +132,8 @@ def nullable(schema: Schema) -> Schema:
         return {**schema, "type": [kind, "null"]}
     if isinstance(kind, list):
         return {**schema, "type": [*kind, "null"]}
-    return {"anyOf": [schema, {"type": "null"}]}
+    bare = {key: value for key, value in schema.items() if key != "description"}
+    return described({"anyOf": [bare, {"type": "null"}]}, cast("str | None", schema.get("description")))
 
 
 def base64_text() -> Schema:
