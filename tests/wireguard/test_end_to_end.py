@@ -5,7 +5,10 @@ real interfaces, the file that the buyer's daemon gives, packets through it; and
 import base64
 import json
 import os
+import shlex
+import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,22 +74,23 @@ class Market:
     async def quoted(self, hours: int) -> dict[str, Any]:
         return await self.outcome(await self.ask("quote", hours=hours))
 
-    async def bought(self, hours: int) -> dict[str, Any]:
-        quote = await self.quoted(hours)
-        contract = await self.outcome(await self.ask("contract", nonce=quote["nonce"], price=str(quote["price"])))
-        assert contract["recordId"] == "CONTRACT", contract
-        return {**contract, "price": quote["price"]}
-
     async def up(self, nonce: str) -> None:
         """Bring the tunnel up from what alice's daemon gives."""
         given = await self.ask("config", nonce=nonce)
         path = self.folder / f"{given['interface']}.conf"
         write_private(path, given["config"])
-        resolvconf = self.folder / "resolvconf"  # which changes no machine's resolver
-        resolvconf.write_text("#!/bin/sh\ncat > /dev/null\n")
-        resolvconf.chmod(0o700)
-        search = f"PATH={self.folder}:{os.environ['PATH']}"
-        await self.machines.buyer.run("env", search, "wg-quick", "up", str(path))
+        await trio.run_process([str(self.folder / "wg-quick"), "up", str(path)], capture_stderr=True)
+
+    async def cli(self, *arguments: str, daemon: Daemon | None = None) -> str:
+        """Run `impervious vpn …` as the buyer's user, and give what it prints."""
+        command = [sys.executable, "-m", "impervious", "vpn", *arguments, "--url", (daemon or self.alice).http]
+        environ = {**os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                command, stdin=b"", capture_stdout=True, capture_stderr=True, check=False, env=environ
+            )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return done.stdout.decode()
 
     async def peers(self) -> list[str]:
         return (await self.machines.seller.run("wg", "show", "wg0", "peers")).split()
@@ -114,6 +118,17 @@ class Market:
         return sorted((each.order.amount for each in paid), reverse=True)
 
 
+def quick(buyer: Machine, folder: Path) -> None:
+    """Make `wg-quick` of the folder act on the buyer's machine, where it changes no resolver."""
+    real = shutil.which("wg-quick")
+    assert real is not None
+    there = shlex.join(buyer.bound("env", f"PATH={folder}:" + os.environ["PATH"], real))
+    for name, does in (("resolvconf", "cat > /dev/null"), ("wg-quick", f'exec {there} "$@"')):
+        program = folder / name
+        program.write_text(f"#!/bin/sh\n{does}\n")
+        program.chmod(0o700)
+
+
 def holding(machine: Machine, hold: Path) -> Path:
     """Make a `wg` that hangs while it should add a peer."""
     program = hold.with_name("wg-held")
@@ -131,6 +146,7 @@ async def market(folder: Path, **settings: Any) -> AsyncIterator[Market]:
     async with two_machines(folder) as machines, town(folder, "alice", "carol", network=network) as there:
         await machines.seller.add_wireguard(SERVER, f"{INSIDE}/24", listen_port=51820)
         place = Market(machines, there, folder)
+        quick(machines.buyer, folder)
         place.carol.settings["vpn"] = {
             "price": 100,
             "server_ip": SELLER,
@@ -151,17 +167,21 @@ async def market(folder: Path, **settings: Any) -> AsyncIterator[Market]:
 async def test_bought_used_renewed_suspended_restored_and_ended(lab_folder: Path) -> None:
     async with market(lab_folder) as place:
         seller, buyer = place.machines.seller, place.machines.buyer
-        contract = await place.bought(hours=4)
-        assert contract["price"] == 400
-        nonce = contract["nonce"]
-        await place.up(nonce)
+        bought = json.loads(
+            await place.cli(
+                "buy", place.carol.pubkey.hex, "--hours=4", "--max-price=400", "--up", "--json", f"--dir={lab_folder}"
+            )
+        )
+        assert (bought["price"], bought["address"]) == (400, "10.0.0.2")
+        assert Path(bought["file"]).stat().st_mode & 0o777 == 0o600
+        nonce = bought["nonce"]
         assert await buyer.ping(INSIDE)
         await transfer(buyer, seller, INSIDE, 20_000_000)
         async with buyer.pinging(INSIDE) as pings:
-            renewed = await place.outcome(await place.ask("refresh", nonce=nonce, price="400"))
+            renewed = json.loads(await place.cli("renew", nonce, "--json"))
             for _ in range(20):
                 await pings.fresh.wait()
-        assert renewed["expires_at"] == contract["expires_at"] + 4 * PERIOD_S
+        assert renewed["expiresAt"] == bought["expiresAt"] + 4 * PERIOD_S
         assert pings.answered
         assert pings.lost == []
         refused = await place.outcome(await place.ask("refresh", nonce=nonce, price="399"))
@@ -175,13 +195,19 @@ async def test_bought_used_renewed_suspended_restored_and_ended(lab_folder: Path
         assert await buyer.ping(INSIDE, within_s=20), "no new handshake is needed"
         assert await place.peers() == [peer]
 
-        back = await place.carol.post("/v1/vpn/cancel", {"nonce": nonce, "reason": "that was it"})
+        back = json.loads(await place.cli("cancel", nonce, "--reason=that was it", "--json", daemon=place.carol))
         assert 0 < int(back["refunded"]) < 400
         ended = await place.seen_sold("gone")
         assert ended["reason"] == "that was it"
         assert int(ended["receivedBytes"]) > 20_000_000
         assert await place.peers() == []
         assert await place.payments("alice") == [400_000, 400_000, 400_000, 399_000, 2_000]
+        await place.cli("down", nonce, f"--dir={lab_folder}")
+        assert (await buyer.run("wg", "show", "interfaces")).strip() == ""
+        listed = await place.cli("list")
+        assert nonce in listed
+        assert "over" in listed
+        assert "that was it" in listed
 
 
 async def test_the_seller_killed_between_payment_and_peer_charges_once(lab_folder: Path) -> None:

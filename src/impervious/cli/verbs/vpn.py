@@ -77,6 +77,8 @@ def _add_contracts(actions: "_SubParsersAction[ArgumentParser]") -> None:
     listing.set_defaults(act=_list)
     showing = _add(actions, "config", "print a tunnel's file: whoever has it has the tunnel")
     _add_nonce(showing)
+    showing.add_argument("--qr", action="store_true", help="draw it, for the camera of a WireGuard app")
+    showing.add_argument("--svg", action="store_true", help="draw it as an SVG document")
     showing.set_defaults(act=_config)
     ending = _add(actions, "cancel", "end a tunnel that was sold, and give back what its rest is worth")
     _add_nonce(ending)
@@ -146,9 +148,7 @@ async def _agree(price: int, hours: int) -> bool:
 
 def _show_bought(tunnel: Tunnel, path: Path) -> None:
     if sys.stdout.isatty():
-        from impervious.wireguard.qr import terminal_qr  # a picture for people only
-
-        print(terminal_qr(tunnel.config, colour=not os.environ.get("NO_COLOR")))
+        print(_drawn(tunnel.config))
     print(f"{tunnel.nonce}: {tunnel.address} until {_moment(tunnel.expires_at)}, for {tunnel.price} sat")
     print(f"{path}: bring it up with `sudo wg-quick up {path}`")
 
@@ -211,8 +211,19 @@ def _line(contract: Facts) -> str:
 
 def _config(args: Namespace) -> int:
     facts = _asked(args, "config", {"nonce": args.nonce})
-    print(json.dumps(facts) if args.json else text(facts, "config"), end="\n" if args.json else "")
+    if args.qr or args.svg:
+        print(_drawn(text(facts, "config"), svg=args.svg))
+    elif args.json:
+        print(json.dumps(facts))
+    else:
+        print(text(facts, "config"), end="")
     return OK
+
+
+def _drawn(config: str, *, svg: bool = False) -> str:
+    from impervious.wireguard.qr import svg_qr, terminal_qr  # for the few who want a picture
+
+    return svg_qr(config) if svg else terminal_qr(config, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
 def _cancel(args: Namespace) -> int:
