@@ -8,7 +8,7 @@ buyer pays nothing more when data stops. At most GRACE_S seconds are ever unpaid
 """
 
 import json
-import secrets
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -85,7 +85,7 @@ async def buy(node: impervious.Node, seller: NodePubkey, offer: Event, budget: S
                 if due:
                     paid += due  # unless it is known to have failed: it may be under way for long
                     with trio.move_on_after(GRACE_S), suppress(ImperviousError):
-                        key, records = Preimage(secrets.token_bytes(32)), {STREAM_RECORD: offer.id.bytes}
+                        key, records = Preimage(os.urandom(32)), {STREAM_RECORD: offer.id.bytes}
                         way = node.lightning.send_keysend(seller, due, key, records, fee_limit=FEE_LIMIT, timeout_s=5)
                         paid -= due if (await way).status is PaymentStatus.FAILED else 0
                 await trio.sleep(1)
@@ -112,7 +112,7 @@ async def main(role: str, path: str, other: str) -> None:
         async with node.events() as events:
             async for event in events:
                 if event.kind is EventKind.MESSAGE and (event.service_type, event.sender) == ("socket", far):
-                    print(await buy(node, far, event, Sat(1000), sys.stdout.buffer.write), file=sys.stderr)
+                    print(await buy(node, far, event, Sat(1000), lambda data: os.write(1, data)), file=sys.stderr)
 
 
 if __name__ == "__main__":
