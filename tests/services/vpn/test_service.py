@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ from tests.services.vpn.shop import private_key
 from tests.walks import detail, everything
 from trio.testing import MockClock
 
-from impervious.errors import AlreadyExists, FailedPrecondition, NotFound, WireGuardNoInterface, WireGuardStuck
+from impervious.config import Config
+from impervious.errors import (
+    AlreadyExists,
+    ConfigError,
+    FailedPrecondition,
+    NotFound,
+    WireGuardNoInterface,
+    WireGuardStuck,
+)
 from impervious.services.vpn.contract import Phase, Sold
 from impervious.services.vpn.payloads import ContractRequest, Expired, Refused, write
 from impervious.services.vpn.purchase import Bought, Stage
@@ -382,3 +391,37 @@ async def test_contracts_are_found_by_name(
             await vpn(alice).contract(nonce, await key(alice))
         with pytest.raises(NotFound, match="only its buyer has the configuration"):
             await vpn(carol).config(nonce)
+
+
+async def test_what_is_too_little_to_be_sent_back_stays(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here:
+        here.base = replace(Config(), message=replace(Config().message, min_amount_sat=Sat(20)))
+        async with here.seller() as carol, here.buyer() as alice:
+            for amount in (50_000, 80_000):
+                request = ContractRequest(nonce="none", public_key=private_key(9).public.text)
+                await vpn(alice).context.send(await key(carol), write(request), amount=Msat(amount))
+            await settle()
+            assert [each["refunded_msat"] for each in await told(carol, "REFUSED")] == [0, 77_000]
+            assert await ledger(carol) == (130_000, 0, 77_000, 53_000)
+
+
+@pytest.mark.parametrize(("price", "works"), [(6, True), (5, False)])
+async def test_a_price_that_pays_for_no_answer_is_a_mistake(
+    tmp_path: Path,
+    wall: Wall,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    price: int,
+    works: bool,
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, price_sat=Sat(price)) as here:
+        if works:
+            async with here.seller() as carol, here.buyer() as alice:
+                _, event = await bought(alice, await key(carol))
+                assert detail(event)["recordId"] == "CONTRACT"
+            return
+        with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="make it at least 6"), flatten_subgroups=True):
+            async with here.seller():
+                raise AssertionError
