@@ -27,6 +27,7 @@ def generate(target: Path) -> None:
             *(f"--python_betterproto2_opt={option}" for option in OPTIONS),
             f"--descriptor_set_out={target / 'descriptors.bin'}",
             "--include_imports",
+            "--include_source_info",  # the comments, which describe the fields in /openapi.json
             *sources,
         ],
         cwd=PROTO,

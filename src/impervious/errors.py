@@ -30,6 +30,10 @@ class StoreKeyWrong(StoreError, ConfigError):
     """The password does not open the database."""
 
 
+class StoreUnusable(StoreError):
+    """The database file fails, or another program keeps it: nothing was written."""
+
+
 class StoreFull(StoreError):
     """The disk is full: nothing was written; the same write works once there is room."""
 

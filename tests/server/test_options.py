@@ -1,12 +1,23 @@
+import json
+
 import pytest
 from tests.server.house import ALICE, BOB, new
 
 from impervious.config import Config
 from impervious.errors import InvalidArgument
 from impervious.events import Filter
+from impervious.pb.messaging import SendMessageRequest
 from impervious.pb.websocket import SubscribeRequest
-from impervious.server.options import PUBLISHED_TYPES, Query, Watch, encoding_of, is_extended, known_types
-from impervious.wire.json import Encoding
+from impervious.server.options import (
+    PUBLISHED_TYPES,
+    Query,
+    Watch,
+    encoding_of,
+    fields_of_query,
+    is_extended,
+    known_types,
+)
+from impervious.wire.json import Encoding, decode
 
 KNOWN = known_types(Config()) | {"chess"}
 
@@ -27,6 +38,17 @@ def test_parameters() -> None:
     assert [query.flag(name) for name in ("wait", "d", "e", "none")] == [True, True, False, False]
     with pytest.raises(InvalidArgument, match=r"\?a= must be true or false"):
         query.flag("a")
+
+
+def test_fields_of_a_request_without_a_body() -> None:
+    query = Query(b"serviceType=vpn,message&from_pubkey=@bob&since=7&other=1")
+    assert decode(SubscribeRequest, fields_of_query(SubscribeRequest, query)) == SubscribeRequest(
+        service_type=["vpn", "message"], from_pubkey=["@bob"], since=7
+    )
+    assert json.loads(fields_of_query(SendMessageRequest, Query(b"wait&text=hi"))) == {"wait": True, "text": "hi"}
+    with pytest.raises(InvalidArgument, match="wait"):
+        fields_of_query(SendMessageRequest, Query(b"wait=7"))
+    assert fields_of_query(SubscribeRequest, Query(b"")) == b"{}"
 
 
 @pytest.mark.parametrize("query", [b"a=%ff", b"a=\xff", b"&".join([b"a=1"] * 101)])

@@ -1,19 +1,31 @@
 """A third party's service on two nodes of the simulated network: facts, effects, restarts, switched off."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
+from uuid import uuid4
 
 import pytest
 import trio
 from tests.conftest import Wall
 from tests.service.toys import EchoService
-from tests.walks import Stage, everything, stage, take
+from tests.walks import Stage, detail, everything, stage, take
 from trio.testing import MockClock
 
 from impervious.config import Config, ServiceConfig
-from impervious.errors import Malformed, NodeUnavailable, NotFound, StoreFull
+from impervious.errors import (
+    ConfigError,
+    Malformed,
+    NodeUnavailable,
+    NotFound,
+    StoreError,
+    StoreFull,
+    StoreUnusable,
+)
 from impervious.model import Preimage, ServiceType
-from impervious.service import Effect, Fact, Outcome, ServiceTx, SettledInvoice, Shown, VerifiedMessage
+from impervious.service import Effect, Fact, Outcome, ServiceTx, SettledInvoice, Shown, VerifiedMessage, faults
+from impervious.service.faults import tell_set_aside
 from impervious.services.message import MessageService
 from impervious.store import upkeep
 from impervious.supervisor import Node
@@ -58,6 +70,8 @@ class Discreet(EchoService):
                 raise Malformed("no such thing")
             case b"bug":
                 raise ZeroDivisionError
+            case b"store":
+                raise StoreFull("as it says")
             case b"secret":
                 return Shown(data=b"***", secret=message.data)
             case b"private":
@@ -78,8 +92,46 @@ class SlowToStart(EchoService):
 
 
 class Broken(EchoService):
+    """Breaks in every way, but for a while only."""
+
+    errors: ClassVar[list[BaseException]] = []
+
     async def run(self) -> None:
-        raise ZeroDivisionError
+        self.ran += 1
+        if self.ran <= len(self.errors):
+            raise self.errors[self.ran - 1]
+        await trio.sleep_forever()
+
+
+class Clumsy(EchoService):
+    """Breaks at what it is shown: before, in the transaction, or the first times only."""
+
+    async def handle(self, fact: Fact) -> Effect | None:
+        effect = await super().handle(fact)
+        if isinstance(fact, Outcome):
+            return None
+        times = sum(each == fact for each in self.facts)
+        match getattr(fact, "data", b""):
+            case b"bug":
+                raise ZeroDivisionError
+            case b"exit":
+                sys.exit(3)
+            case b"store":
+                raise StoreError("no")
+            case b"group":
+                raise ExceptionGroup("both", [NodeUnavailable("not now"), ZeroDivisionError()])
+            case b"effect":
+                return self.break_in_the_middle
+            case b"twice" if times <= 2:
+                raise ZeroDivisionError
+            case b"later" if times <= 8:
+                raise ExceptionGroup("as a nursery does", [NodeUnavailable("not now")])
+        return effect
+
+    @staticmethod
+    def break_in_the_middle(tx: ServiceTx) -> None:
+        tx.emit(b"half done", identifier=uuid4())
+        raise StoreError("a service should not, but may")
 
 
 async def say(frm: Node, to: Node, *texts: str) -> None:
@@ -144,11 +196,81 @@ async def test_what_may_be_over_later_is_waited_for(tmp_path: Path, wall: Wall, 
             assert carol.service(Patient).ran == 3
 
 
-async def test_a_bug_ends_the_node(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+async def test_a_service_that_breaks_by_itself_is_started_again(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = ExceptionGroup("as a nursery does", [NodeUnavailable("not now")])
+    monkeypatch.setattr(Broken, "errors", [group, ZeroDivisionError("secret"), SystemExit(3), StoreError("no")])
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        async with where.node("carol", Broken) as carol:
+            await trio.sleep(60)
+            assert carol.service(Broken).ran == 5
+            await say(alice, carol, "still here")
+            await take(carol, 1, service="echo", starting=b"heard still here")
+            told = await take(carol, 1, service="echo")
+            assert [detail(event) for event in told] == [{"recordId": "BROKEN", "error": "ZeroDivisionError"}]
+            assert await counter(carol, "broken_services") == 1
+
+
+async def test_only_what_the_operator_must_mend_ends_the_node(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with stage(tmp_path, wall) as where:
-        with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
-            async with where.node("carol", Broken):
-                await trio.sleep(10)
+        for error in (ConfigError("echo: put a price"), StoreUnusable("the database cannot be used")):
+            monkeypatch.setattr(Broken, "errors", [error])
+            with pytest.RaisesGroup(type(error), flatten_subgroups=True):
+                async with where.node("carol", Broken):
+                    await trio.sleep(10)
+
+
+async def test_a_fact_at_which_a_service_breaks_is_set_aside(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = ["bug", "exit", "store", "group", "effect"]
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        async with where.node("carol", Clumsy) as carol:
+            await say(alice, carol, *broken, "twice", "later", "plain")
+            shown = await take(carol, 8 + 5 + 3, service="echo")
+            messages = {event.data: event for event in shown[:] if event.sender == (await alice.wait_ready()).pubkey}
+            notices = [event for event in shown if event.sender == (await carol.wait_ready()).pubkey]
+            aside = [event for event in notices if not event.data.startswith(b"heard")]
+            assert [event.data for event in notices[5:]] == [b"heard twice", b"heard later", b"heard plain"]
+            assert [event.reply_to for event in aside] == [messages[text.encode()].id for text in broken]
+            assert detail(aside[0]) == {
+                "recordId": "SET_ASIDE",
+                "seq": messages[b"bug"].seq,
+                "kind": "message",
+                "error": "ZeroDivisionError",
+            }
+            names = ["ZeroDivisionError", "SystemExit", "StoreError", "ExceptionGroup", "StoreError"]
+            assert [detail(event)["error"] for event in aside] == names
+            facts = [fact.data for fact in carol.service(Clumsy).facts if isinstance(fact, VerifiedMessage)]
+            assert [facts.count(text.encode()) for text in (*broken, "twice", "later", "plain")] == [4] * 5 + [3, 9, 1]
+            assert await counter(carol, "set_aside_facts") == 5
+        said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        assert sum("is set aside: message" in each for each in said) == 5
+        async with where.node("carol", Clumsy) as carol:
+            await trio.sleep(60)
+            assert carol.service(Clumsy).facts == []  # also after a restart
+
+
+async def test_while_the_disk_is_full_nothing_is_set_aside(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = iter([True, True, False])
+
+    def tell(tx: ServiceTx, *arguments: Any) -> None:
+        if next(full):
+            raise StoreFull("the disk is full")
+        tell_set_aside(tx, *arguments)
+
+    monkeypatch.setattr(faults, "tell_set_aside", tell)
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        async with where.node("carol", Clumsy) as carol:
+            await say(alice, carol, "bug", "plain")
+            await take(carol, 1, service="echo", starting=b"heard plain")
+            facts = [fact.data for fact in carol.service(Clumsy).facts if isinstance(fact, VerifiedMessage)]
+            assert facts == [b"bug"] * 6 + [b"plain"]
 
 
 def switched_off(where: Stage) -> None:
@@ -190,7 +312,7 @@ async def test_a_service_decides_what_is_shown_of_a_message(
 ) -> None:
     async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
         async with where.node("carol", Discreet) as carol:
-            await say(alice, carol, "drop", "malformed", "bug", "secret", "private", "plain")
+            await say(alice, carol, "drop", "malformed", "bug", "store", "secret", "private", "plain")
             shown = [event for event in await take(carol, 5, service="echo") if not event.data.startswith(b"heard")]
             assert [(event.data, event.secret) for event in shown] == [(b"***", b"secret"), (b"plain", None)]
             assert "secret" not in repr(shown)
@@ -199,8 +321,8 @@ async def test_a_service_decides_what_is_shown_of_a_message(
             context = carol.service(Discreet).context
             seen = await context.read(lambda tx: [row[0].decode() for row in tx.all("SELECT data FROM echo_seen")])
             assert seen == ["drop", "secret", "private", "plain"]  # what raised was undone
-            assert await counter(carol, "dropped_messages") == 3
-    assert [record.exc_info is not None for record in caplog.records if "is dropped" in record.message] == [True]
+            assert await counter(carol, "dropped_messages") == 4
+    assert [record.exc_info is not None for record in caplog.records if "is dropped" in record.message] == [True, True]
 
 
 async def counter(node: Node, name: str) -> int:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from uuid import UUID
@@ -133,6 +133,31 @@ async def test_one_that_raises_undoes_itself_only(tmp_path: Path) -> None:
     assert all(wakes == {"good", "log message"} for _, wakes in commits.batches)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [StoreError("mine"), StoreFull("mine"), SystemExit(3), dbapi2.IntegrityError("mine"), trio.BrokenResourceError()],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_one_raises_the_writer_goes_on(tmp_path: Path, error: BaseException) -> None:
+    commits = Commits()
+
+    def bad(tx: Tx) -> None:
+        tx.emit(notice("bad"))
+        raise error
+
+    async def expect_error() -> None:
+        with pytest.raises(type(error)) as caught:
+            await store.write(bad)
+        assert caught.value is error
+
+    async with open_store(tmp_path / "imp.db", on_commit=commits) as store:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.write, lambda tx: tx.emit(notice("good")))
+            nursery.start_soon(expect_error)
+        await store.write(lambda tx: tx.emit(notice("good")))
+    assert [text for texts, _ in commits.batches for text in texts] == ["good", "good"]
+
+
 async def test_a_waiting_write_that_is_cancelled_writes_nothing(tmp_path: Path, wall: Wall) -> None:
     entered, proceed = trio.Event(), trio.Event()
 
@@ -181,6 +206,37 @@ async def test_a_full_disk_is_said_and_survived(tmp_path: Path) -> None:
         await store.write(lambda tx: limit(tx, 1_000_000))
         await store.write(lambda tx: tx.emit(notice("small")))
         assert await store.read(count) == 1
+
+
+@pytest.mark.parametrize("then", ["goes on", "writes", "raises"])
+async def test_who_hides_a_full_disk_is_found_out(tmp_path: Path, then: str) -> None:
+    """SQLite undoes the whole transaction by itself: what anybody wrote after that would be kept, whatever follows."""
+    commits = Commits()
+
+    def hides(tx: Tx) -> None:
+        tx.one("PRAGMA max_page_count = 1")  # SQLite makes that "as large as it is now"
+        try:
+            for _ in range(100):
+                tx.emit(notice("x" * 10_000))
+        except dbapi2.Error:
+            pass
+        if then == "writes":
+            tx.emit(notice("afterwards"))
+        if then == "raises":
+            raise LookupError("something else")
+
+    async def expect_error(work: Callable[[Tx], object]) -> None:
+        with pytest.raises(StoreFull, match="gave a transaction up, as it does when the disk is full"):
+            await store.write(work)
+
+    async with open_store(tmp_path / "imp.db", on_commit=commits) as store:
+        async with trio.open_nursery() as nursery:
+            for work in (lambda tx: tx.emit(notice("before")), hides, lambda tx: tx.emit(notice("behind"))):
+                nursery.start_soon(expect_error, work)
+        await store.write(lambda tx: tx.one("PRAGMA max_page_count = 1000000"))
+        await store.write(lambda tx: tx.emit(notice("later")))
+        assert await store.read(count) == 1
+    assert [text for texts, _ in commits.batches for text in texts] == ["later"]
 
 
 async def test_the_thread_runner_never_abandons(tmp_path: Path) -> None:

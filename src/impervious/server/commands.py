@@ -23,7 +23,8 @@ from impervious.service import Service
 from impervious.service.command import Command, commands_of
 from impervious.wire.json import Encoding
 
-_MAX_INTEGER: Final = 2**63 - 1
+MAX_INTEGER: Final = 2**63 - 1
+"""What a command can be given, either way from zero."""
 _ABSENT: Final = inspect.Parameter.empty
 
 
@@ -32,6 +33,13 @@ class Route:
     """A command as the HTTP door offers it."""
 
     path: str
+    service_type: str
+    """Whose command it is."""
+    parameters: "Sequence[Parameter]"
+    answer: object
+    """The type that it says it returns."""
+    description: str
+    """Its docstring."""
     call: Callable[[bytes, CallContext], Awaitable[bytes]]
     """Body to answer; raises whatever `server.convert` knows."""
 
@@ -44,15 +52,24 @@ class _Named:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Parameter:
+class Parameter:
+    """One value that a command takes."""
+
     name: str
     hint: object
+    """Its type."""
     default: object
-    """`_ABSENT`: it must be given."""
+    """`_ABSENT`: there is none."""
 
     @property
     def json_name(self) -> str:
+        """What it is called in a body."""
         return camel(self.name)
+
+    @property
+    def required(self) -> bool:
+        """Whether a body must have it."""
+        return self.default is _ABSENT and not _takes_none(self.hint)
 
 
 def routes(services: Iterable[Service]) -> list[Route]:
@@ -76,10 +93,17 @@ def _route(service: Service, command: Command) -> Route:
         answer = to_json(await command.call(**arguments), context.encoding)
         return json.dumps({} if answer is None else answer, ensure_ascii=False, separators=(",", ":")).encode()
 
-    return Route(path=f"/v1/x/{service.service_type}/{command.name}", call=call)
+    return Route(
+        path=f"/v1/x/{service.service_type}/{command.name}",
+        service_type=service.service_type,
+        parameters=parameters,
+        answer=get_type_hints(command.call).get("return", object),
+        description=inspect.getdoc(command.call) or "",
+        call=call,
+    )
 
 
-def _parameters(command: Command) -> list[_Parameter]:
+def _parameters(command: Command) -> list[Parameter]:
     hints = cast("dict[str, object]", get_type_hints(command.call))
     found = []
     for name, parameter in inspect.signature(command.call).parameters.items():
@@ -88,14 +112,14 @@ def _parameters(command: Command) -> list[_Parameter]:
         if name not in hints:
             raise TypeError(f"command {command.name!r}: parameter {name} has no type")
         _check_hint(hints[name], f"command {command.name!r}: parameter {name}")
-        found.append(_Parameter(name=name, hint=hints[name], default=parameter.default))
+        found.append(Parameter(name=name, hint=hints[name], default=parameter.default))
     return found
 
 
 # --- JSON to arguments ------------------------------------------------------------------------------------------------
 
 
-def read_arguments(parameters: Sequence[_Parameter], body: bytes, encoding: Encoding) -> dict[str, object]:
+def read_arguments(parameters: Sequence[Parameter], body: bytes, encoding: Encoding) -> dict[str, object]:
     """Read a body.
 
     Raises:
@@ -109,9 +133,9 @@ def read_arguments(parameters: Sequence[_Parameter], body: bytes, encoding: Enco
             value = given.get(each.name)
         if value is not None:
             arguments[each.name] = _read(value, each.hint, each.json_name, encoding)
+        elif each.required:
+            raise InvalidArgument(f"{each.json_name} is missing")
         elif each.default is _ABSENT:
-            if not _takes_none(each.hint):
-                raise InvalidArgument(f"{each.json_name} is missing")
             arguments[each.name] = None
     return arguments
 
@@ -144,7 +168,7 @@ def _refuse(name: str) -> object:
 
 
 def _read(value: object, hint: object, place: str, encoding: Encoding) -> object:
-    hint = _without_none(_bare(hint))
+    hint = inner_type(hint)
     if get_origin(hint) in (list, Sequence, tuple):
         if not isinstance(value, list):
             raise InvalidArgument(f"{place} must be a list")
@@ -186,10 +210,10 @@ def _read_bool(value: object, place: str, _encoding: Encoding) -> bool:
 
 def _read_int(value: object, place: str, _encoding: Encoding) -> int:
     if isinstance(value, str) and value.removeprefix("-").isascii() and value.removeprefix("-").isdigit():
-        value = int(value) if len(value) <= len(str(_MAX_INTEGER)) + 1 else _MAX_INTEGER + 1
+        value = int(value) if len(value) <= len(str(MAX_INTEGER)) + 1 else MAX_INTEGER + 1
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgument(f"{place} must be a whole number")
-    if not -_MAX_INTEGER <= value <= _MAX_INTEGER:
+    if not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise InvalidArgument(f"{place} is out of range")
     return value
 
@@ -233,15 +257,25 @@ _SCALARS: Final[Mapping[object, Callable[[object, str, Encoding], object]]] = {
 
 
 def _check_hint(hint: object, place: str) -> None:
-    hint = _without_none(_bare(hint))
+    hint = inner_type(hint)
     if get_origin(hint) in (list, Sequence, tuple):
         _check_hint(get_args(hint)[0], place)
     elif get_origin(hint) not in (dict, Mapping) and hint not in _SCALARS:
         raise TypeError(f"{place} is of type {hint}, which does not come from JSON")
 
 
+def inner_type(hint: object) -> object:
+    """Take `int` out of Sat, which is a NewType of it, and `str` out of `str | None`.
+
+    Of `NodePubkey | str` it is the last one, which takes most.
+    """
+    hint = _bare(hint)
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    return _bare([each for each in get_args(hint) if each is not type(None)][-1])
+
+
 def _bare(hint: object) -> object:
-    """Take `int` out of Sat, which is a NewType of it."""
     while hasattr(hint, "__supertype__"):
         hint = hint.__supertype__
     return hint
@@ -249,13 +283,6 @@ def _bare(hint: object) -> object:
 
 def _takes_none(hint: object) -> bool:
     return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
-
-
-def _without_none(hint: object) -> object:
-    """Take `str` out of `NodePubkey | str` and `str | None`: of several, the last one, which takes most."""
-    if get_origin(hint) not in (Union, types.UnionType):
-        return hint
-    return _bare([each for each in get_args(hint) if each is not type(None)][-1])
 
 
 # --- Answers to JSON --------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ _CODES: Final[Mapping[type[BaseException], Status]] = {
     trio.TooSlowError: Status.DEADLINE_EXCEEDED,
 }
 
-_HTTP_STATUSES: Final[Mapping[Status, int]] = {
+HTTP_STATUSES: Final[Mapping[Status, int]] = {
     Status.OK: 200,
     Status.CANCELLED: 499,
     Status.UNKNOWN: 500,
@@ -110,7 +110,7 @@ class Problem:
     @property
     def http_status(self) -> int:
         """What HTTP calls it."""
-        return _HTTP_STATUSES[self.code]
+        return HTTP_STATUSES[self.code]
 
     @property
     def body(self) -> bytes:

@@ -26,9 +26,11 @@ from impervious.server.http.serving import HttpServer
 from impervious.server.http.stream import Streams
 from impervious.server.listeners import Listeners, socket_address
 from impervious.server.open_files import make_room
+from impervious.server.openapi.document import Document
 from impervious.server.operations import service_names
 from impervious.server.options import known_types
 from impervious.server.readiness import readiness
+from impervious.server.reflection import with_reflection
 from impervious.server.source import Behind
 from impervious.wire.json import Encoding
 
@@ -78,13 +80,14 @@ class Doors:
         self.calls = Closing()
         """Begins when calls that still run are to be answered that the daemon stops."""
         self._frames = Frames()
-        self._table = operations(node.services)
+        self.table = operations(node.services)
+        """Everything that can be called under a published path."""
         self._commands = commands.routes(node.services)
         self._hosted = [
             HostedService(each.context.config, inner) for each in node.services for inner in each.grpc_services()
         ]
         self._known_types = known_types(config)
-        self._names = [*service_names(self._table), *sorted(name for each in self._hosted for name in each.names)]
+        self._names = [*service_names(self.table), *sorted(name for each in self._hosted for name in each.names)]
         self._health = Health(dict.fromkeys(self._names, False))
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
@@ -125,9 +128,10 @@ class Doors:
             self._config.service(_WEBSOCKET), self._node, self._frames, self.streams, known_types=self._known_types
         )
         limits = ServerLimits(message_bytes=largest_request(self._config), connections=self._connections)
-        services: list[Servable] = [TableService(self._table), stream, self._health, *self._hosted]
+        services: list[Servable] = [TableService(self.table), stream, self._health, *self._hosted]
+        described = [(each.service_type, each.grpc_descriptors()) for each in self._node.services]
         try:
-            return Server(services, limits=limits, on_call=asks(self._authorizer))
+            return Server(with_reflection(services, described), limits=limits, on_call=asks(self._authorizer))
         except ValueError as error:
             raise ConfigError(f"gRPC: {error}: remove one of the services that bring it") from None
 
@@ -149,7 +153,12 @@ class Doors:
                 known_types=self._known_types,
             ),
             routes=make_routes(
-                self._table, self._commands, self._node, self.calls, max_body=largest_request(self._config)
+                self.table,
+                self._commands,
+                self._node,
+                self.calls,
+                document=Document(self.table, self._commands, self._known_types),
+                max_body=largest_request(self._config),
             ),
             encoding_at=self._encoding_at,
         )

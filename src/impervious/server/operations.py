@@ -7,7 +7,7 @@ turns one into the other. A room that adds a service adds rows (see `server.api`
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import betterproto2 as proto
 
@@ -15,9 +15,14 @@ from impervious.config import ServiceConfig
 from impervious.errors import Unsupported
 from impervious.server.guard import LOCAL, Principal
 from impervious.wire.json import Encoding
+from impervious.wire.json.fields import fields_of
 
 Request = TypeVar("Request", bound=proto.Message)
 Response = TypeVar("Response", bound=proto.Message)
+
+
+EXAMPLE_PUBKEY: Final = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+"""For the documentation: a key, though nobody's (it is the generator of secp256k1)."""
 
 
 class Door(Enum):
@@ -64,6 +69,17 @@ class Operation:
     response_type: type[proto.Message]
     call: Callable[[proto.Message, CallContext], Awaitable[proto.Message]]
     """Raises whatever `server.convert` knows; nothing was done then, unless the error says otherwise."""
+    example: proto.Message
+    """A request as the documentation shows it."""
+    needs: frozenset[str]
+    """Fields without which no request makes sense, for the documentation; the call itself says so too."""
+    keyed: bool
+    """Whether it minds an idempotency key."""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether its fields come in a body; those of a GET come as query parameters."""
+        return self.method != "GET"
 
     @property
     def service_name(self) -> str:
@@ -79,6 +95,9 @@ def operation(
     call: Callable[[Request, CallContext], Awaitable[Response]],
     *,
     service: ServiceConfig,
+    example: Request | None = None,
+    needs: Iterable[str] = (),
+    keyed: bool = False,
 ) -> Operation:
     """Write a row.
 
@@ -89,6 +108,9 @@ def operation(
       response_type: class of the response.
       call: does it.
       service: whose operation it is; while that is switched off, the operation says so and does nothing.
+      example: a request for the documentation; None: an empty one, but for the node that it is about.
+      needs: fields without which no request makes sense, beside the node that it is about.
+      keyed: whether it minds an idempotency key.
     """
     method, route = http.split()
 
@@ -105,7 +127,19 @@ def operation(
         request_type=request_type,
         response_type=response_type,
         call=checked,
+        example=example or _plain_example(request_type),
+        needs=frozenset(needs) | ({"pubkey"} if _is_about_a_node(request_type) else set()),
+        keyed=keyed,
     )
+
+
+def _is_about_a_node(request_type: type[proto.Message]) -> bool:
+    """A pubkey that comes first says whom the call is about; others only narrow it down."""
+    return any(field.attribute == "pubkey" and field.number == 1 for field in fields_of(request_type))
+
+
+def _plain_example(request_type: type[proto.Message]) -> proto.Message:
+    return request_type(**({"pubkey": EXAMPLE_PUBKEY} if _is_about_a_node(request_type) else {}))
 
 
 def switched_off(service: ServiceConfig) -> Unsupported:

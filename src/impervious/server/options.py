@@ -3,10 +3,13 @@
 HTTP gives them as text, gRPC as a message; both come out as the same values.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, Self
 from urllib.parse import parse_qs
+
+import betterproto2 as proto
 
 from impervious.config import DEFAULT_RECORD_TYPES, LIGHTNING, Config
 from impervious.errors import InvalidArgument
@@ -14,6 +17,7 @@ from impervious.events import Filter
 from impervious.model import STATUS, Event, NodePubkey
 from impervious.pb.websocket import SubscribeRequest
 from impervious.wire.json import Encoding
+from impervious.wire.json.fields import Field, fields_of
 
 PUBLISHED_TYPES: Final = frozenset(map(str, DEFAULT_RECORD_TYPES))
 """Service types that programs of 2021 expect on a stream."""
@@ -54,6 +58,26 @@ class Query:
         if value in ("", "true", "1"):
             return True
         raise InvalidArgument(f"?{name}= must be true or false")
+
+
+def fields_of_query(message_type: type[proto.Message], query: Query) -> bytes:
+    """Read the fields of a request without a body: as JSON, by the names that they have there.
+
+    Raises:
+      InvalidArgument: a field that is true or false is neither.
+    """
+    found: dict[str, object] = {}
+    for field in fields_of(message_type):
+        name = next((name for name in (field.json_name, field.proto_name) if query.one(name) is not None), None)
+        if name is not None:
+            found[name] = _of_query(field, query, name)
+    return json.dumps(found).encode()
+
+
+def _of_query(field: Field, query: Query, name: str) -> object:
+    if field.repeated:
+        return query.all(name)
+    return query.flag(name) if field.proto_type == proto.TYPE_BOOL else query.one(name)
 
 
 def encoding_of(query: Query, default: Encoding) -> Encoding:

@@ -66,6 +66,11 @@ class Service:
 
         Returns:
           A function to run in the transaction that marks the fact as handled, or None.
+
+        Raises:
+          NodeUnavailable: the fact is shown again after a while, as after NodeRefused and StoreFull, for ever. So it is
+            after any other error, here or in that function, but a few times only: then it is set aside, with an ERROR
+            in the log and an event (`recordId` SET_ASIDE), and the next fact comes.
         """
         raise AssertionError(f"{type(self).__name__} says that it handles facts and does not")
 
@@ -75,8 +80,9 @@ class Service:
         One that takes a keyword `task_status` must call `task_status.started()`; until then the doors stay closed.
 
         Raises:
-          NodeUnavailable: it is started again after a while, as after NodeRefused and StoreFull. Whatever else it
-            raises ends the node.
+          NodeUnavailable: it is started again after a while, as after NodeRefused and StoreFull.
+          ConfigError: ends the node, with what it says to the operator. Whatever else it raises is a mistake of its
+            own: that is logged with a traceback, told as an event (`recordId` BROKEN), and it is started again.
 
         Cancellation: the node stops.
         """
@@ -85,3 +91,13 @@ class Service:
     def grpc_services(self) -> Sequence[Servable]:
         """Return the gRPC services it answers: objects of classes as grpclib generates them. Most have none."""
         return ()
+
+    def grpc_descriptors(self) -> bytes:
+        """Return what describes `grpc_services` to clients that ask for it (gRPC server reflection).
+
+        Returns:
+          A descriptor set, as `protoc --descriptor_set_out=... --include_imports` writes it; with
+          `--include_source_info` its comments are shown too. Empty: classes of google.protobuf are described all the
+          same, classes of betterproto2 are only listed by name.
+        """
+        return b""

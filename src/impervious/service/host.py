@@ -1,7 +1,7 @@
 """The services of one node: made, run, and shown their facts.
 
 Each service that is switched on gets two tasks: its own `run`, and a reader that shows it the log. Neither can hold up
-another service or the doors.
+another service or the doors, and no mistake in one ends them (`faults`).
 """
 
 import logging
@@ -14,12 +14,12 @@ import trio
 
 from impervious.backoff import delays_s
 from impervious.config import Config
-from impervious.errors import Malformed, NodeRefused, NodeUnavailable, NotFound, StoreFull
+from impervious.errors import Malformed, NotFound, StoreFull
 from impervious.hub import Hub
 from impervious.model import Event, ServiceType, Shown
 from impervious.node import PaymentNode
 from impervious.outbound import Outbound
-from impervious.service import tables
+from impervious.service import faults, tables
 from impervious.service.context import ServiceContext
 from impervious.service.contract import Service
 from impervious.service.facts import VerifiedMessage, fact_of
@@ -35,9 +35,6 @@ PAGE: Final = 64
 """Facts read from the log at a time."""
 FIRST_RETRY_S: Final = 1.0
 LAST_RETRY_S: Final = 60.0
-
-_PASSING: Final = (NodeUnavailable, NodeRefused, StoreFull)
-"""What a service may run into that is not its fault and may be over later."""
 
 
 class _Startable(Protocol):
@@ -84,6 +81,8 @@ class Services:
         self._hub = hub
         self._random = random
         self._services: dict[ServiceType, Service] = {}
+        self._broken: set[Service] = set()
+        """Of which that has been told."""
         for each in classes:
             entry = config.service(each.service_type)
             context = ServiceContext(entry, settings=config, node=node, store=store, hub=hub, outbound=outbound)
@@ -177,7 +176,8 @@ class Services:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC114
         """Run every service that is switched on. Started when all of them are.
 
-        Raises: whatever a service raises that it must not.
+        Raises:
+          ConfigError, StoreUnusable: what a service raised that only the operator can mend.
         """
         async with trio.open_nursery() as nursery:
             for each in self.active:
@@ -197,8 +197,14 @@ class Services:
             try:
                 await run()
                 break
-            except _PASSING as error:
-                logger.warning("%s: stopped, and starts again in %.0f s: %s", service.service_type, delay_s, error)
+            except faults.MISTAKES as error:
+                if faults.is_one_of(error, faults.FATAL_BY_ITSELF):
+                    raise
+                if faults.is_passing(error):
+                    logger.warning("%s: stopped, and starts again in %.0f s: %s", service.service_type, delay_s, error)
+                else:
+                    logger.exception("%s: broken, and starts again in %.0f s", service.service_type, delay_s)
+                    await self._tell_broken(service, error)
             once.started()  # nobody waits for what is away
             await trio.sleep(delay_s)
         once.started()
@@ -220,11 +226,20 @@ class Services:
         raise AssertionError("the log never ends")  # pragma: no cover
 
     async def _show_until_handled(self, service: Service, name: str, event: Event) -> None:
+        broke = 0
         for delay_s in delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random):
             try:
                 return await self._show(service, name, event)
-            except _PASSING as error:
-                logger.warning("%s: event %d waits: %s", service.service_type, event.seq, error)
+            except faults.MISTAKES as error:
+                if faults.is_one_of(error, faults.FATAL):
+                    raise
+                if faults.is_passing(error):
+                    logger.warning("%s: event %d waits: %s", service.service_type, event.seq, error)
+                else:
+                    broke += 1
+                    logger.exception("%s: event %d broke it (%d)", service.service_type, event.seq, broke)
+                    if broke >= faults.TRIES and await self._set_aside(service, name, event, error):
+                        return
             await trio.sleep(delay_s)
 
     async def _show(self, service: Service, name: str, event: Event) -> None:
@@ -237,6 +252,37 @@ class Services:
             log.advance_reader(tx, name, event.seq)
 
         await self._store.write(commit)
+
+    async def _set_aside(self, service: Service, name: str, event: Event, error: BaseException) -> bool:
+        """Go on behind a fact at which a service breaks; False: that could not be stored, so it is shown again."""
+
+        def commit(tx: Tx) -> None:
+            faults.tell_set_aside(service.context.bind(tx), event, error)
+            log.advance_reader(tx, name, event.seq)
+
+        try:
+            await self._store.write(commit)
+        except StoreFull as full:
+            logger.warning("%s: event %d cannot be set aside: %s", service.service_type, event.seq, full)
+            return False
+        logger.error(
+            "%s: event %d is set aside: %s (id %s) will not be dealt with; mend the service, and look into the log",
+            service.service_type,
+            event.seq,
+            event.kind.value,
+            event.id,
+        )
+        return True
+
+    async def _tell_broken(self, service: Service, error: BaseException) -> None:
+        if service in self._broken:
+            return  # once each start: it may break every minute for ever
+        try:
+            await service.context.transaction(lambda tx: faults.tell_broken(tx, error))
+        except StoreFull as full:
+            logger.warning("%s: an event is lost: %s", service.service_type, full)
+        else:
+            self._broken.add(service)
 
 
 def reader_name(service: Service) -> str:

@@ -9,12 +9,19 @@ from typing import Final
 
 from sqlcipher3 import dbapi2
 
-from impervious.errors import ConfigError, StoreError, StoreFull, StoreKeyWrong, StoreLocked
+from impervious.errors import ConfigError, StoreError, StoreFull, StoreKeyWrong, StoreLocked, StoreUnusable
 
 BUSY_TIMEOUT_MS: Final = 5000
 """How long a connection waits for another process's, such as `impervious db prune`."""
 PAGE_CACHE_KIB: Final = 4096
 _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")
+
+
+class TransactionLost(StoreFull):
+    """SQLite gave the whole transaction up, and the work in it took no notice: nothing more may happen in it."""
+
+    def __init__(self) -> None:
+        super().__init__("the database gave a transaction up, as it does when the disk is full: make room")
 
 
 @contextmanager
@@ -112,10 +119,13 @@ def translated(error: dbapi2.Error) -> StoreError | None:
     if name in _FULL:
         return StoreFull("the disk is full: make room; what was not stored will be stored then")
     if name.startswith(("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_BUSY")):
-        return StoreError(f"the database cannot be used: {error}")
+        return StoreUnusable(f"the database cannot be used: {error}")
     return None
 
 
 def is_environmental(error: Exception) -> bool:
-    """Whether an error raised inside a transaction is the disk's or the file's fault, not the work's."""
-    return isinstance(error, StoreError) or (isinstance(error, dbapi2.Error) and translated(error) is not None)
+    """Whether an error raised inside a transaction is the disk's or the file's fault, not the work's.
+
+    The database itself raises its own errors there; one of ours was raised by the work, whatever it may mean by it.
+    """
+    return isinstance(error, TransactionLost) or (isinstance(error, dbapi2.Error) and translated(error) is not None)

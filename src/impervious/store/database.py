@@ -1,8 +1,9 @@
 """The writer and the reader: every access to the database, from one thread each.
 
 Writes that wait together share one commit: a task takes all that are waiting, runs each in a savepoint of one
-transaction, commits once (about 2700 times a second here), then answers all. One that raises undoes itself only. After
-the commit, and before anyone is answered, the events written are handed on in `seq` order.
+transaction, commits once (about 2700 times a second here), then answers all. One that raises, whatever it raises,
+undoes itself only; nothing but the disk or the file undoes all. After the commit, and before anyone is answered, the
+events written are handed on in `seq` order.
 
 A caller that is cancelled while its write waits writes nothing; once its transaction has begun it finishes, and the
 caller sees the result: either nothing was written and Cancelled is raised, or the write returns.
@@ -21,7 +22,7 @@ from sqlcipher3 import dbapi2
 from impervious.errors import StoreError
 from impervious.model import Event
 from impervious.store import schema
-from impervious.store.connection import connect, is_environmental, locked, translated
+from impervious.store.connection import TransactionLost, connect, is_environmental, locked, translated
 from impervious.store.transaction import Tx
 
 T = TypeVar("T")
@@ -153,9 +154,10 @@ class Store:
             await self._run_sync(lambda: _run_batch(self._writer, tx, batch), limiter=self._writer_thread)
             if tx.events or tx.wakes:
                 self._on_commit(tx.events, tx.wakes)
-        except dbapi2.Error as error:
+        except (dbapi2.Error, TransactionLost) as error:
+            outcome = translated(error) or error if isinstance(error, dbapi2.Error) else error
             for job in batch:
-                job.error = translated(error) or error
+                job.error = outcome
         finally:
             for job in batch:
                 job.done.set()
@@ -165,7 +167,7 @@ def _run_batch(connection: dbapi2.Connection, tx: Tx, batch: Sequence[_Job[objec
     """Run every job in a savepoint of its own, then commit.
 
     Raises:
-      dbapi2.Error: the transaction as a whole could not be kept.
+      dbapi2.Error, TransactionLost: the transaction as a whole could not be kept.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -182,10 +184,10 @@ def _run_job(tx: Tx, job: _Job[object]) -> None:
     try:
         with tx.attempt():
             job.run(tx)
-    except Exception as error:
-        if is_environmental(error):
+    except BaseException as error:  # noqa: ASYNC103 - in a thread, where nothing is cancelled
+        if isinstance(error, Exception) and is_environmental(error):
             raise
-        job.error = error
+        job.error = error  # `write` raises it, also SystemExit: the writer is not the one to end
 
 
 def _wall_clock_ms() -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from sqlcipher3 import dbapi2
 
 from impervious.model import Event, NewEvent
+from impervious.store.connection import TransactionLost, is_environmental
 
 SqlValue: TypeAlias = int | float | str | bytes | None
 Row: TypeAlias = tuple[Any, ...]  # type: ignore[explicit-any]  # SQLite's columns are typed by the schema only
@@ -30,25 +31,32 @@ class Tx:
         self.events: list[Event] = []
         self.wakes: set[str] = set()
 
+    @property
+    def _open(self) -> dbapi2.Connection:
+        """The connection, unless the transaction is over: what is written then would be kept whatever follows."""
+        if not self._connection.in_transaction:
+            raise TransactionLost
+        return self._connection
+
     def run(self, sql: str, *parameters: SqlValue) -> int:
         """Execute a statement and return how many rows it changed."""
-        return self._connection.execute(sql, parameters).rowcount
+        return self._open.execute(sql, parameters).rowcount
 
     def run_many(self, sql: str, rows: Iterable[Sequence[SqlValue]]) -> None:
         """Execute a statement once for each row of parameters."""
-        self._connection.executemany(sql, rows)
+        self._open.executemany(sql, rows)
 
     def insert(self, sql: str, *parameters: SqlValue) -> int:
         """Execute an INSERT and return the row id."""
-        return self._connection.execute(sql, parameters).lastrowid or 0
+        return self._open.execute(sql, parameters).lastrowid or 0
 
     def one(self, sql: str, *parameters: SqlValue) -> Row | None:
         """Return the first row, or None."""
-        return self._connection.execute(sql, parameters).fetchone()
+        return self._open.execute(sql, parameters).fetchone()
 
     def all(self, sql: str, *parameters: SqlValue) -> list[Row]:
         """Return every row."""
-        return self._connection.execute(sql, parameters).fetchall()
+        return self._open.execute(sql, parameters).fetchall()
 
     def number(self, sql: str, *parameters: SqlValue) -> int:
         """Return the first column of the first row as an integer; no row and NULL are 0."""
@@ -57,20 +65,26 @@ class Tx:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Undo what the block did, events and wake-ups included, if it raises."""
+        """Undo what the block did, events and wake-ups included, if it raises.
+
+        Raises:
+          TransactionLost: a full disk ended the whole transaction, and the block says nothing of it.
+        """
         written, wakes = len(self.events), set(self.wakes)
-        self._connection.execute("SAVEPOINT attempt")
+        self._open.execute("SAVEPOINT attempt")
         try:
             yield
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk ends the whole transaction by itself
-                self._connection.execute("ROLLBACK TO attempt")
-                self._connection.execute("RELEASE attempt")
+            self._open.execute("RELEASE attempt")
+        except BaseException as error:
             del self.events[written:]
             self.wakes.clear()
             self.wakes.update(wakes)
+            if self._connection.in_transaction:  # a full disk ends the whole transaction by itself
+                self._connection.execute("ROLLBACK TO attempt")
+                self._connection.execute("RELEASE attempt")
+            elif isinstance(error, Exception) and not is_environmental(error):
+                raise TransactionLost from error  # noqa: ASYNC104 - no cancellation is an Exception
             raise
-        self._connection.execute("RELEASE attempt")
 
     def emit(self, event: NewEvent) -> Event:
         """Append an event to the log."""

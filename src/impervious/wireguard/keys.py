@@ -11,14 +11,12 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-
 from impervious.errors import AlreadyExists, InvalidArgument
 
 KEY_BYTES: Final = 32
 
 _FIELD_PRIME: Final = 2**255 - 19
-_PROBE: Final = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
+_PROBE: Final = bytes(KEY_BYTES)
 """Any scalar finds low-order points: clamping makes every scalar a multiple of the cofactor."""
 
 
@@ -113,6 +111,9 @@ class PrivateKey:
     @property
     def public(self) -> PublicKey:
         """The other half."""
+        # Here, because it takes 8 MB, and most nodes neither sell nor buy.
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
         return PublicKey(X25519PrivateKey.from_private_bytes(self.raw).public_key().public_bytes_raw())
 
     @property
@@ -146,8 +147,10 @@ def buyer_key(text: str, *, server: PublicKey, in_use: Container[PublicKey]) -> 
 
 
 def _is_low_order(key: PublicKey) -> bool:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
     try:
-        _PROBE.exchange(X25519PublicKey.from_public_bytes(key.raw))
+        X25519PrivateKey.from_private_bytes(_PROBE).exchange(X25519PublicKey.from_public_bytes(key.raw))
     except ValueError:  # the shared secret would be zero (RFC 7748, section 6.1)
         return True
     return False

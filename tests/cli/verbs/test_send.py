@@ -86,6 +86,9 @@ async def _failures(there: Town, alice: Daemon, to: str) -> None:
     told = json.loads((await send(alice, to, "x", "--wait", "--json")).stdout)
     assert (told["state"], told["retryable"]) == ("failed", True)
     lnd.lock()
+    with trio.fail_after(30):
+        while not any("locked" in warning for warning in alice.warnings):  # noqa: ASYNC110 - another process warns
+            await trio.sleep(0.01)
     locked = await send(alice, to, "x", "--json")
     assert locked.returncode == 3
     assert "LND's wallet is locked" in json.loads(locked.stdout)["error"]

@@ -6,7 +6,7 @@ from typing import Final
 from impervious.errors import InvalidArgument
 from impervious.pb.messaging import SendMessageRequest, SendMessageResponse
 from impervious.server.convert import message_id
-from impervious.server.operations import CallContext, Operation, operation
+from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.message import MessageService
 from impervious.units import Sat
 
@@ -25,6 +25,9 @@ def operations(service: MessageService) -> list[Operation]:
             SendMessageResponse,
             partial(send_message, service),
             service=service.context.config,
+            example=SendMessageRequest(msg=b"hello", pubkey=EXAMPLE_PUBKEY, amount=10),
+            needs=["pubkey"],
+            keyed=True,
         )
     ]
 

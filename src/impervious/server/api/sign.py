@@ -1,10 +1,16 @@
 """Signing: signatures by the node's identity key."""
 
 from functools import partial
+from typing import Final
 
 from impervious.pb.signing import SignRequest, SignResponse, VerifyRequest, VerifyResponse
 from impervious.server.operations import CallContext, Operation, operation
 from impervious.services.sign import SignService
+
+EXAMPLE_SIGNATURE: Final = (
+    "rnrphcjswusbacjnmmmrynh9pqip7sy5cx695h6mfu64iac6qmcmsd8xnsyczwmpqp9shqkth3h4jmkgyqu5z47jfn1q7gpxtaqpx4xg"
+)
+"""For the documentation: of "hi", by 02de60d194e1ca5947b59fe8e2efd6aadeabfb67f2e89e13ae1a799c1e08e4a43b."""
 
 
 def operations(service: SignService) -> list[Operation]:
@@ -18,6 +24,8 @@ def operations(service: SignService) -> list[Operation]:
             SignResponse,
             partial(sign_message, service),
             service=config,
+            example=SignRequest(msg="hello"),
+            needs=["msg"],
         ),
         operation(
             "/signing.Signing/VerifySignature",
@@ -26,6 +34,8 @@ def operations(service: SignService) -> list[Operation]:
             VerifyResponse,
             partial(verify_signature, service),
             service=config,
+            example=VerifyRequest(msg="hi", signature=EXAMPLE_SIGNATURE),
+            needs=["msg", "signature"],
         ),
     ]
 

@@ -35,6 +35,7 @@ def operations(service: SocketService) -> list[Operation]:
             SendSocketResponse,
             partial(send_socket, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/socket.Socket/StartSocket",

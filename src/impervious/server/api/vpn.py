@@ -22,7 +22,7 @@ from impervious.pb.vpn import (
     RequestQuoteRequest,
     RequestQuoteResponse,
 )
-from impervious.server.operations import CallContext, Operation, operation
+from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.vpn.contract import SECOND_MS, Sold
 from impervious.services.vpn.purchase import Bought
 from impervious.services.vpn.service import VpnService
@@ -32,6 +32,8 @@ from impervious.wireguard import interface_name
 
 _MAX_SAT: Final = Sat(21 * 10**14)
 """All there are; more would not fit once it is in msat."""
+_NONCE: Final = "8c1f0b7e4d2a96535c0e7fb1a2d84693"
+"""For the documentation."""
 
 
 def operations(service: VpnService) -> list[Operation]:
@@ -53,6 +55,8 @@ def operations(service: VpnService) -> list[Operation]:
             AcceptContractResponse,
             partial(accept_contract, service),
             service=config,
+            example=AcceptContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, price="100"),
+            needs=["nonce", "price"],
         ),
         operation(
             "/vpn.VPN/RefreshContract",
@@ -61,6 +65,9 @@ def operations(service: VpnService) -> list[Operation]:
             RefreshContractResponse,
             partial(refresh_contract, service),
             service=config,
+            example=RefreshContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, price="100"),
+            needs=["nonce", "price"],
+            keyed=True,
         ),
         operation(
             "/vpn.VPN/ListContracts",
@@ -77,6 +84,8 @@ def operations(service: VpnService) -> list[Operation]:
             Contract,
             partial(get_contract, service),
             service=config,
+            example=GetContractRequest(nonce=_NONCE),
+            needs=["nonce"],
         ),
         operation(
             "/vpn.VPN/GetConfig",
@@ -85,6 +94,8 @@ def operations(service: VpnService) -> list[Operation]:
             GetConfigResponse,
             partial(get_config, service),
             service=config,
+            example=GetConfigRequest(nonce=_NONCE),
+            needs=["nonce"],
         ),
         operation(
             "/vpn.VPN/CancelContract",
@@ -93,6 +104,8 @@ def operations(service: VpnService) -> list[Operation]:
             CancelContractResponse,
             partial(cancel_contract, service),
             service=config,
+            example=CancelContractRequest(nonce=_NONCE),
+            needs=["nonce"],
         ),
         operation(
             "/vpn.VPN/RenewContract",
@@ -101,6 +114,8 @@ def operations(service: VpnService) -> list[Operation]:
             RenewContractResponse,
             partial(renew_contract, service),
             service=config,
+            example=RenewContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, budget=1000),
+            needs=["nonce"],
         ),
     ]
 

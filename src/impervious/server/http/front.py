@@ -103,8 +103,7 @@ def not_found(path: str) -> Problem:
     """Make the answer for a path that is not there."""
     return Problem(
         code=Status.NOT_FOUND,
-        message=f"there is no {_shown(path)} here: see the list of routes in the documentation, for example"
-        " POST /v1/message/send",
+        message=f"there is no {_shown(path)} here: see /openapi.json for what there is, such as POST /v1/message/send",
     )
 
 

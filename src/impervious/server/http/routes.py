@@ -1,7 +1,7 @@
-"""REST: one Quart route for each operation of the table, and the two that say how the daemon is.
+"""REST: one Quart route for each operation of the table, what describes them all, and the two that say how we are.
 
-A body is the request message as JSON, whatever the Content-Type says; an empty one is the default message. Every answer
-is JSON, errors included.
+A body is the request message as JSON, whatever the Content-Type says; an empty one is the default message. A GET
+has its fields in the query. Every answer is JSON, errors included.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,8 +21,9 @@ from impervious.server.convert import STOPPING, Problem, problem
 from impervious.server.guard import caller
 from impervious.server.http.asgi import JSON_HEADERS, HttpCall, Receive, Send, WebScope, arrived
 from impervious.server.http.front import App, not_found, wrong_method
+from impervious.server.openapi.document import OPENAPI, Document
 from impervious.server.operations import CallContext, Door, Operation
-from impervious.server.options import Query, encoding_of, is_extended
+from impervious.server.options import Query, encoding_of, fields_of_query, is_extended
 from impervious.server.readiness import Judged, readiness
 from impervious.wire.json import decode, encode
 
@@ -38,7 +39,13 @@ View = Callable[[], Awaitable[Response]]
 
 
 def make_routes(
-    operations: Sequence[Operation], commands: Sequence[Route], node: Judged, closing: Closing, *, max_body: int
+    operations: Sequence[Operation],
+    commands: Sequence[Route],
+    node: Judged,
+    closing: Closing,
+    *,
+    document: Document,
+    max_body: int,
 ) -> App:
     """Make the application behind `Front`.
 
@@ -47,6 +54,7 @@ def make_routes(
       commands: those of services that bring their own.
       node: asked for /readyz.
       closing: begins when calls that still run are to be answered that the daemon stops.
+      document: describes all of it.
       max_body: bytes of the largest body taken.
     """
     # Its own name and folders are of no use here: nothing is read from disk.
@@ -59,6 +67,7 @@ def make_routes(
         _add(app, each.route, each.method, _view(each, closing))
     for command in commands:
         _add(app, command.path, "POST", _command_view(command, closing))
+    _add(app, OPENAPI, "GET", _openapi(document))
     _add(app, "/healthz", "GET", _healthz)
     _add(app, "/readyz", "GET", _readyz(node))
     app.register_error_handler(HTTPException, _foreign_problem(max_body))
@@ -75,6 +84,8 @@ def _view(operation: Operation, closing: Closing) -> View:
         call = arrived.get()
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         query = Query(call.query)
+        if not (body or operation.has_body):
+            body = fields_of_query(operation.request_type, query)
         context = _context(call, query)
         message = decode(operation.request_type, body, encoding=context.encoding)
         _ask_to_wait(message, query)
@@ -117,6 +128,15 @@ def _ask_to_wait(message: proto.Message, query: Query) -> None:
     """Carry `?wait=true` over to the request; one that has no such field waits anyway."""
     if query.flag("wait") and hasattr(message, "wait"):
         message.wait = True
+
+
+def _openapi(document: Document) -> View:
+    async def view() -> Response:
+        await trio.lowlevel.checkpoint()
+        call = arrived.get()
+        return _response(200, document.as_json(encoding_of(Query(call.query), call.encoding)))
+
+    return view
 
 
 async def _healthz() -> Response:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 _Read = Callable[[object], object]
 
-_INTEGERS: Final = {
+INTEGERS: Final = {
     proto.TYPE_INT32: (-(2**31), 2**31 - 1),
     proto.TYPE_SINT32: (-(2**31), 2**31 - 1),
     proto.TYPE_SFIXED32: (-(2**31), 2**31 - 1),
@@ -158,8 +158,8 @@ def _read_field(field: Field, encoding: Encoding) -> _Read:
 
 def _read_single(field: Field, encoding: Encoding) -> _Read:
     """Choose the reader of one value."""
-    if field.proto_type in _INTEGERS:
-        return _read_int(*_INTEGERS[field.proto_type])
+    if field.proto_type in INTEGERS:
+        return _read_int(*INTEGERS[field.proto_type])
     match field.proto_type:
         case proto.TYPE_STRING:
             return _read_string
@@ -217,7 +217,7 @@ def _read_key(key_type: str) -> _Read:
         return _read_string
     if key_type == proto.TYPE_BOOL:
         return lambda key: _read_bool({"true": True, "false": False}.get(str(key)))
-    return _read_int(*_INTEGERS[key_type])
+    return _read_int(*INTEGERS[key_type])
 
 
 # --- Single values ----------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def _read_float(largest: float) -> _Read:
 
 def _read_enum(enum: type[proto.Enum]) -> _Read:
     names = enum_names(enum)
-    read_number = _read_int(*_INTEGERS[proto.TYPE_INT32])
+    read_number = _read_int(*INTEGERS[proto.TYPE_INT32])
 
     def read(value: object) -> proto.Enum:
         if not isinstance(value, str):
