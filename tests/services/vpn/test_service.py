@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ from impervious.errors import (
     WireGuardNoInterface,
     WireGuardStuck,
 )
+from impervious.service import ServiceTx
 from impervious.services.vpn.contract import Phase, Sold
 from impervious.services.vpn.payloads import ContractRequest, Expired, Refused, write
 from impervious.services.vpn.purchase import Bought, Stage
+from impervious.services.vpn.seller_books import SqlSellerBooks
 from impervious.services.vpn.service import SILENT
 from impervious.services.vpn.shop import NOT_SELLING
 from impervious.supervisor import Node
@@ -425,3 +428,27 @@ async def test_a_price_that_pays_for_no_answer_is_a_mistake(
         with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="make it at least 6"), flatten_subgroups=True):
             async with here.seller():
                 raise AssertionError
+
+
+@pytest.mark.slow
+async def test_a_full_house_is_set_up_again_at_once(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, subnet="10.0.0.0/24") as here:
+        async with here.seller() as carol, here.buyer() as alice:
+            await bought(alice, await key(carol))
+            [first] = await vpn(carol).sold()
+
+            def fill(tx: ServiceTx) -> None:
+                for number in range(3, 252):
+                    address = ip_address("10.0.0.0") + number
+                    other = replace(first, nonce=f"n{number}", key=private_key(number << 16).public, address=address)
+                    SqlSellerBooks(tx).keep_sold(other)
+
+            await vpn(carol).context.transaction(fill)
+        here.wireguard.make_again()
+        here.wireguard.changes.clear()
+        async with here.seller():
+            await settle(1)
+            assert len(here.wireguard.snapshot()) == 250
+            assert [(what, len(keys)) for what, keys in here.wireguard.changes] == [("add", 250)]
