@@ -45,10 +45,12 @@ class Shop:
     http: tuple[str, int]
     text: tuple[str, int]
 
-    async def call(self, path: str, body: object = b"", *, method: str = "POST", text: bool = False) -> Reply:
+    async def call(
+        self, path: str, body: object = b"", *, method: str = "POST", text: bool = False, key: str = ""
+    ) -> Reply:
         raw = body if isinstance(body, str | bytes) else json.dumps(body)
-        server = self.text if text else self.http
-        return await request(self.app, method, f"/v1/lightning/{path}", body=raw, server=server)
+        server, headers = self.text if text else self.http, {"idempotency-key": key} if key else {}
+        return await request(self.app, method, f"/v1/lightning/{path}", body=raw, server=server, headers=headers)
 
     async def sold(self, amount: int = 5, memo: str = "") -> str:
         """An invoice of carol's."""
@@ -152,6 +154,16 @@ async def test_a_keysend_with_records_in_hex_and_text(shop: Shop, autojump_clock
     [paid] = (await shop.call("listpayments", {"limit": 1, "backwards": True})).json["payments"]
     assert (paid["paymentHash"], paid["preimage"]) == (sent.json["paymentHash"], sent.json["preimage"])
     assert (paid["status"], paid["amountMsat"], paid["invoice"]) == ("succeeded", "3000", "")
+
+
+async def test_a_keysend_with_an_idempotency_key_is_paid_once(shop: Shop, autojump_clock: MockClock) -> None:
+    body = {"pubkey": (await shop.carol.wait_ready()).pubkey.hex, "amount": 3}
+    replies = [await shop.call("keysend", body, key="k") for _ in range(2)]
+    assert replies[0].status == 200
+    assert replies[0].json == replies[1].json
+    changed = await shop.call("keysend", {**body, "amount": 4}, key="k")
+    assert (changed.status, changed.json["code"]) == (409, 6)
+    assert len((await shop.carol.service(LightningService).invoices()).invoices) == 1
 
 
 async def test_lists_and_balance(shop: Shop, autojump_clock: MockClock) -> None:

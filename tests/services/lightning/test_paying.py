@@ -1,6 +1,7 @@
 """Payments that are followed to their end, whoever leaves and whatever breaks."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from tests.services.lightning.market import FEE, Market, left_open, spent
 from tests.walks import stage
 from trio.testing import MockClock
 
-from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, StoreFull
+from impervious.errors import AlreadyPaying, FailedPrecondition, NodeRefused, NodeUnavailable, StoreFull
 from impervious.model import Payment, PaymentHash, Preimage
 from impervious.service import ServiceTx
-from impervious.services.lightning import LightningService
-from impervious.services.lightning.paying import Order, Payer, intend
+from impervious.services.lightning import LightningService, asking
+from impervious.services.lightning.paying import Key, Order, Payer, intend
 from impervious.units import Msat, Sat
 
 
@@ -181,6 +182,17 @@ async def test_what_was_never_begun_costs_nothing(
         with pytest.raises(told, match=words):
             await payer.pay(order(error))
         assert (await spent(market.alice), await left_open(market.alice)) == (0, 0)
+
+
+async def test_a_key_whose_payment_never_reached_the_node_says_so(market: Market, autojump_clock: MockClock) -> None:
+    you = (await market.carol.wait_ready()).pubkey
+    limit = asking.fee_limit(Msat(9000), Sat(0), market.alice.config.lightning)
+    digest = asking.keysend_sha256(you, Msat(9000), {}, limit)
+    key = Key(text="k", request_sha256=digest, kept_ms=1000)
+    lost = replace(order(NodeUnavailable("cut off")), key=key)
+    await market.buyer.context.transaction(lambda tx: intend(tx, lost))  # and then the daemon was killed
+    with pytest.raises(FailedPrecondition, match="never reached the Lightning node: nothing was paid; use a new key"):
+        await market.buyer.keysend(you, Sat(9), idempotency_key="k")
 
 
 async def test_a_full_disk_delays_the_end_and_loses_nothing(

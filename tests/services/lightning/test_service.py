@@ -12,6 +12,7 @@ from tests.walks import detail, everything, take
 from trio.testing import MockClock
 
 from impervious.errors import (
+    AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NodeUnavailable,
@@ -20,7 +21,7 @@ from impervious.errors import (
     PaymentFailure,
     ResourceExhausted,
 )
-from impervious.model import PaymentStatus
+from impervious.model import Payment, PaymentStatus
 from impervious.units import Sat
 
 # --- From the invoice to the proof ------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ async def test_the_budget_is_shared_with_messages(tmp_path: Path, wall: Wall, au
             await market.alice.messages.send(you, b"hello", amount=Sat(8))
         with pytest.raises(ResourceExhausted, match="32 of the 40 sat"):
             await market.buyer.keysend(you, Sat(8))
-        await trio.sleep(86_400)
+        market.where.wall.offset_ms += 86_400_000
         await market.buyer.keysend(you, Sat(8))
 
 
@@ -249,6 +250,42 @@ async def test_a_keysend_that_fails_says_why(market: Market, autojump_clock: Moc
     with pytest.raises(PaymentFailed, match="no route to the recipient"):
         await market.buyer.keysend(you, Sat(10_000), max_fee=Sat(1))  # bob takes a little more for that
     assert await spent(market.alice) == 0
+
+
+async def test_a_keysend_with_a_key_is_paid_once(market: Market, autojump_clock: MockClock) -> None:
+    you = (await market.carol.wait_ready()).pubkey
+    paid: list[Payment] = []
+
+    async def pay() -> None:
+        paid.append(await market.buyer.keysend(you, Sat(9), [(70_000, b"x")], idempotency_key="k"))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(pay)
+    await pay()
+    assert len({each.payment_hash for each in paid}) == 1
+    assert len((await market.seller.invoices()).invoices) == 1
+    assert await spent(market.alice) == 9000 + FEE
+    for amount, records, fee in ((8, [(70_000, b"x")], 0), (9, [(70_000, b"y")], 0), (9, [(70_000, b"x")], 3)):
+        with pytest.raises(AlreadyExists, match="used for another request: use a new one"):
+            await market.buyer.keysend(you, Sat(amount), records, max_fee=Sat(fee), idempotency_key="k")
+    await market.buyer.keysend(you, Sat(9), [(70_000, b"x")], idempotency_key="other")
+    assert len((await market.seller.invoices()).invoices) == 2
+    market.where.wall.offset_ms += 8 * 86_400_000  # limits.idempotency_days is 7
+    await pay()
+    assert len((await market.seller.invoices()).invoices) == 3
+    for key in ("", "k" * 256):
+        with pytest.raises(InvalidArgument, match="Idempotency-Key must have 1 to 255 bytes"):
+            await market.buyer.keysend(you, Sat(9), idempotency_key=key)
+
+
+async def test_a_key_tells_a_failure_again(market: Market, autojump_clock: MockClock) -> None:
+    you = (await market.carol.wait_ready()).pubkey
+    market.where.network.lnd("alice").fail_next_payment(PaymentFailure.TIMEOUT)
+    for _ in range(2):
+        with pytest.raises(PaymentFailed, match="no route worked before the payment timed out"):
+            await market.buyer.keysend(you, Sat(9), idempotency_key="k")
+    assert len((await market.buyer.payments()).payments) == 1
 
 
 @pytest.mark.parametrize(

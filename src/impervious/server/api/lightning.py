@@ -82,7 +82,7 @@ async def check_invoice(
 
 
 async def send_keysend(
-    service: LightningService, request: pb.SendKeysendRequest, _: CallContext
+    service: LightningService, request: pb.SendKeysendRequest, context: CallContext
 ) -> pb.SendKeysendResponse:
     """Pay a node without an invoice."""
     paid = await service.keysend(
@@ -90,6 +90,7 @@ async def send_keysend(
         Sat(request.amount),
         [(record.type, _value(record)) for record in request.records],
         max_fee=Sat(request.max_fee_sat),
+        idempotency_key=context.idempotency_key,
     )
     return pb.SendKeysendResponse(payment_hash=paid.payment_hash.hex(), preimage=_preimage(paid), fee_msat=paid.fee)
 

@@ -1,12 +1,14 @@
 """What a caller asks for, read and checked before anybody is asked about it: texts, amounts, fee limits, records."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from typing import Final
 
 from impervious.config import LightningConfig
 from impervious.errors import InvalidArgument
-from impervious.model import MAX_DESCRIPTION_BYTES, MAX_INVOICE, DecodedInvoice, InvoiceTerms, Records
+from impervious.model import MAX_DESCRIPTION_BYTES, MAX_INVOICE, DecodedInvoice, InvoiceTerms, NodePubkey, Records
+from impervious.service.context import MAX_KEY_BYTES
 from impervious.units import MSAT_PER_SAT, Msat, Sat, msat, sat_credited
 from impervious.wire.keysend import check_types
 
@@ -135,6 +137,23 @@ def keysend_records(given: Iterable[tuple[int, bytes]]) -> Records:
             f"the records have {size} bytes; at most {MAX_RECORDS_BYTES} fit into a payment: send less, or use messages"
         )
     return records
+
+
+def keysend_sha256(recipient: NodePubkey, amount: Msat, records: Records, limit: Msat) -> bytes:
+    """Digest all that a keysend is asked for with."""
+    shape = [recipient.hex, amount, limit, sorted((kind, value.hex()) for kind, value in records.items())]
+    return hashlib.sha256(json.dumps(shape).encode()).digest()
+
+
+def key_text(given: str) -> str:
+    """Read an idempotency key.
+
+    Raises:
+      InvalidArgument: it is none.
+    """
+    if not 0 < len(given.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
+        raise InvalidArgument(f"Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes")
+    return given
 
 
 def page_limit(given: int) -> int:

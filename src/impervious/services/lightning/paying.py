@@ -16,6 +16,7 @@ import trio
 
 from impervious.backoff import delays_s
 from impervious.errors import (
+    AlreadyExists,
     AlreadyPaying,
     FailedPrecondition,
     ImperviousError,
@@ -40,13 +41,45 @@ CREATE TABLE lightning_open (
   reservation BLOB NOT NULL,
   began_at_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- The payment that was made for a key, and for which request.
+CREATE TABLE lightning_key (
+  key TEXT PRIMARY KEY,
+  request_sha256 BLOB NOT NULL,
+  payment_hash BLOB NOT NULL,
+  at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX lightning_key_at ON lightning_key (at_ms);
 """
+DAY_MS: Final = 86_400_000
 
 _STOPPED: Final = (
     "the daemon is stopping: what has become of the payment shows when it runs again; call again then, nothing is paid"
     " twice"
 )
 _NEVER_SENT: Final = "the Lightning node went away before it was asked to pay: nothing was paid; call again"
+
+
+class Repeated(ImperviousError):
+    """A payment was made, or begun, for this key before.
+
+    Attributes:
+      payment_hash: its own.
+    """
+
+    def __init__(self, payment_hash: PaymentHash) -> None:
+        super().__init__("this Idempotency-Key was used for the same payment before")
+        self.payment_hash = payment_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What a caller knows a payment by that has no invoice, so that asking again pays nothing again."""
+
+    text: str
+    request_sha256: bytes
+    """Of everything that was asked for with it."""
+    kept_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +93,7 @@ class Order:
     """Asks the Lightning node, and raises as the methods of `node` do."""
     expires_s: int | None = None
     """When it cannot be paid any more, in seconds since 1970."""
+    key: Key | None = None
 
 
 @dataclass(slots=True)
@@ -141,6 +175,8 @@ class Payer:
           The payment, SUCCEEDED or FAILED.
 
         Raises:
+          Repeated: its key was used before, for this: `find` the payment.
+          AlreadyExists: its key was used before, for something else; nothing was paid.
           FailedPrecondition: it has expired; nothing was paid.
           ResourceExhausted: the budget does not allow it; nothing was paid.
           NodeRefused: nothing was paid; says why.
@@ -233,12 +269,27 @@ def intend(tx: ServiceTx, order: Order) -> MessageId:
     """Store the intent to pay.
 
     Raises:
+      Repeated: its key was used before, for this.
+      AlreadyExists: its key was used before, for something else.
       FailedPrecondition: it has expired.
       ResourceExhausted: the budget does not allow it.
     """
+    if order.key is not None:
+        _use(tx, order.key, order.payment_hash)
     if order.expires_s is not None and tx.now_ms >= order.expires_s * 1000:
         ago_s = tx.now_ms // 1000 - order.expires_s
         raise FailedPrecondition(f"this invoice expired {ago_s} s ago: ask the payee for a new one")
     reservation = tx.reserve(Msat(order.amount + order.fee_limit))
     tx.run("INSERT INTO lightning_open VALUES (?, ?, ?)", order.payment_hash, reservation.bytes, tx.now_ms)
     return reservation
+
+
+def _use(tx: ServiceTx, key: Key, payment_hash: PaymentHash) -> None:
+    tx.run("DELETE FROM lightning_key WHERE at_ms < ?", tx.now_ms - key.kept_ms)
+    row = tx.one("SELECT request_sha256, payment_hash FROM lightning_key WHERE key = ?", key.text)
+    if row is None:
+        tx.run("INSERT INTO lightning_key VALUES (?, ?, ?, ?)", key.text, key.request_sha256, payment_hash, tx.now_ms)
+    elif row[0] != key.request_sha256:
+        raise AlreadyExists("this Idempotency-Key was used for another request: use a new one")
+    else:
+        raise Repeated(PaymentHash(row[1]))

@@ -42,7 +42,7 @@ from impervious.model import (
 from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS
 from impervious.service import Effect, Fact, Service, ServiceContext
 from impervious.services.lightning import arrivals, asking, paying
-from impervious.services.lightning.paying import Order, Payer
+from impervious.services.lightning.paying import Key, Order, Payer, Repeated
 from impervious.units import Sat
 
 PREIMAGE_BYTES: Final = 32
@@ -220,14 +220,16 @@ class LightningService(Service):
         records: Iterable[tuple[int, bytes]] = (),
         *,
         max_fee: Sat = Sat(0),
+        idempotency_key: str | None = None,
     ) -> Payment:
-        """Pay a node without an invoice and bring it records, and wait for the end. Each call pays.
+        """Pay a node without an invoice and bring it records, and wait for the end. Without a key, each call pays.
 
         Args:
           recipient: the far node: its key, 66 hex digits, or @ and a peer's imp id.
           amount: satoshis it gets, at least 1.
           records: types from 65536, and values.
           max_fee: highest routing fee in satoshis; 0: as configured.
+          idempotency_key: the same key with the same arguments pays once, and tells the same end again, also a failure.
 
         Returns:
           The payment, SUCCEEDED.
@@ -235,7 +237,8 @@ class LightningService(Service):
         Raises:
           InvalidArgument: it cannot be sent so.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several peers do.
+          FailedPrecondition: several peers do, or what was begun with this key never reached the Lightning node.
+          AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           PaymentFailed: no money moved; says why.
           NodeRefused: the Lightning node does not pay it; says why.
@@ -258,11 +261,28 @@ class LightningService(Service):
             fee_limit=limit,
             timeout_s=self._settings.payment_timeout_s,
         )
-        payment = await self._payer.pay(
-            Order(payment_hash=preimage.payment_hash, amount=sent, fee_limit=limit, send=send)
-        )
+        key = self._key(idempotency_key, asking.keysend_sha256(far, sent, carried, limit))
+        order = Order(payment_hash=preimage.payment_hash, amount=sent, fee_limit=limit, send=send, key=key)
+        payment = await self._pay_or_find(order)
         _proof(payment, await self._keysend_words(payment, far, carried=sum(map(len, carried.values()))))
         return payment
+
+    def _key(self, text: str | None, request_sha256: bytes) -> Key | None:
+        if text is None:
+            return None
+        kept_ms = self.context.settings.limits.idempotency_days * paying.DAY_MS
+        return Key(text=asking.key_text(text), request_sha256=request_sha256, kept_ms=kept_ms)
+
+    async def _pay_or_find(self, order: Order) -> Payment:
+        try:
+            return await self._payer.pay(order)
+        except Repeated as repeated:
+            found = await self._payer.find(repeated.payment_hash)
+        if found is None:
+            raise FailedPrecondition(
+                "the payment of this Idempotency-Key never reached the Lightning node: nothing was paid; use a new key"
+            )
+        return found
 
     async def _keysend_words(
         self, payment: Payment, recipient: NodePubkey, *, carried: int
