@@ -16,6 +16,7 @@ BENCHMARKS: Final = {
     "fanout": "benchmarks.fanout",
     "relay": "benchmarks.relay",
     "walk": "benchmarks.walk",
+    "invoices": "benchmarks.invoices",
 }
 """Name -> module with a function `run(options)`."""
 

@@ -24,7 +24,7 @@ from impervious.hub import Hub
 from impervious.inbound import Inbound
 from impervious.inbound.reader import InboundPolicy
 from impervious.model import NodeInfo, NodePubkey, NodeStatus, RecordType, ServiceType
-from impervious.node import PaymentNode
+from impervious.node import LightningNode
 from impervious.outbound import Outbound, SendPolicy
 from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import Service
@@ -64,7 +64,7 @@ class Node:
     def __init__(
         self,
         config: Config,
-        lightning: PaymentNode,
+        lightning: LightningNode,
         events: Events,
         services: Services,
         addresses: Addresses | None,
@@ -135,7 +135,7 @@ class Node:
 async def open_node(
     config: Config,
     *,
-    lightning: PaymentNode | None = None,
+    lightning: LightningNode | None = None,
     services: Sequence[type[Service]] = (),
     doors: bool = False,
     surroundings: Surroundings = THE_WORLD,
@@ -205,14 +205,14 @@ async def open_node(
 
 
 @asynccontextmanager
-async def _lightning(config: Config, given: PaymentNode | None) -> AsyncIterator[PaymentNode]:
+async def _lightning(config: Config, given: LightningNode | None) -> AsyncIterator[LightningNode]:
     if given is not None:
         yield given
         return
     # Here, because a program that brings its own node need not load LND's messages.
-    from impervious.lnd import open_lnd
+    from impervious.lnd import LIGHTNING_NODE, open_lnd
 
-    async with open_lnd(config.lightning.lnd) as node:
+    async with open_lnd(config.lightning.lnd, requires=LIGHTNING_NODE) as node:
         yield node
 
 
@@ -235,7 +235,7 @@ async def _serve_doors(  # noqa: ASYNC114, ASYNC128 - the doors tell task_status
     await Doors(node, node.config, listeners).serve(task_status=task_status)
 
 
-async def _identify(lightning: PaymentNode, store: Store, identified: trio.Event) -> None:
+async def _identify(lightning: LightningNode, store: Store, identified: trio.Event) -> None:
     """Make sure that the database is this Lightning node's: its counters and keys are worth nothing for another."""
     info = await lightning.wait_ready()
 

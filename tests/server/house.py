@@ -15,18 +15,25 @@ from impervious.errors import Unverified
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.model import (
+    AddedInvoice,
+    Balance,
+    DecodedInvoice,
     Event,
     EventKind,
     InvoiceCursor,
     InvoiceNews,
+    InvoicePage,
+    InvoiceTerms,
     KeysendSupport,
     NewEvent,
     NodeInfo,
+    NodeInvoice,
     NodePubkey,
     NodeState,
     NodeStatus,
     Payment,
     PaymentHash,
+    PaymentPage,
     Preimage,
     Records,
     Route,
@@ -103,6 +110,32 @@ class LoneNode:
     def settled_invoices(
         self, cursor: InvoiceCursor, *, rescan: bool = False
     ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[InvoiceNews]]:
+        raise NotImplementedError
+
+    async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
+        raise NotImplementedError
+
+    async def decode_invoice(self, payment_request: str) -> DecodedInvoice:
+        raise NotImplementedError
+
+    async def pay_invoice(
+        self, invoice: DecodedInvoice, *, fee_limit: Msat, timeout_s: int, amount: Msat = Msat(0)
+    ) -> Payment:
+        raise NotImplementedError
+
+    async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
+        raise NotImplementedError
+
+    async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice:
+        raise NotImplementedError
+
+    async def list_invoices(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> InvoicePage:
+        raise NotImplementedError
+
+    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+        raise NotImplementedError
+
+    async def balance(self) -> Balance:
         raise NotImplementedError
 
 

@@ -12,10 +12,10 @@ from tests.server.house import ALICE, BOB, House, config, open_house
 from tests.service.toys import EchoService
 from trio.testing import MockClock
 
-from impervious.errors import InvalidArgument
+from impervious.errors import InvalidArgument, ResourceExhausted
 from impervious.model import NodePubkey, OutboundMessage, Part
 from impervious.service import ServiceContext, ServiceTx, VerifiedMessage
-from impervious.store import outbox
+from impervious.store import outbox, spending
 from impervious.units import Msat, Sat
 
 HOUR_MS = 3_600_000
@@ -207,3 +207,23 @@ async def test_an_alarm_rings_at_its_time_or_when_woken(
         assert trio.current_time() - begun < 5.1
         await alarm.sleep_until(wall() + 365 * 24 * HOUR_MS)  # clocks are set: look again after a day
         assert trio.current_time() - begun < 25 * 3600
+
+
+# --- Money ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_services_own_payments_share_the_budget(house: House, context: ServiceContext) -> None:
+    limit = house.config.lightning.daily_limit_sat * 1000
+    reservation = await context.transaction(lambda tx: tx.reserve(Msat(limit - 1000)))
+    with pytest.raises(ResourceExhausted, match="may cost 2 sat, and 99999 of the 100000 sat"):
+        await context.transaction(lambda tx: tx.reserve(Msat(1001)))
+    with pytest.raises(ResourceExhausted):
+        await house.messages.send(ALICE, b"hello", amount=Sat(1))  # and its fee
+    await context.transaction(lambda tx: tx.release(reservation, spent=Msat(5)))
+    assert await house.store.read(spending.spent) == 5
+    await house.messages.send(ALICE, b"hello", amount=Sat(1))
+
+
+async def test_an_event_can_tell_what_was_received(context: ServiceContext) -> None:
+    event = await context.transaction(lambda tx: tx.emit(b"paid", identifier=uuid4(), amount=Msat(1500)))
+    assert (event.amount, event.data) == (1500, b"paid")

@@ -83,7 +83,7 @@ async def test_two_nodes_come_to_know_each_other(tmp_path: Path, wall: Wall, aut
             "impId": "Alice",
             "pubkey": me.hex,
             "ttl": 31_560_000,
-            "services": ["federate", "vpn", "websocket", "message", "socket", "sign"],
+            "services": ["federate", "vpn", "websocket", "message", "socket", "sign", "lightning"],
             "answer": False,
         }
         [answer] = await take(alice, 1, service="federate")

@@ -13,7 +13,7 @@ from impervious.config import Config, ServiceConfig
 from impervious.errors import InvalidArgument, NodeUnavailable
 from impervious.hub import Hub
 from impervious.model import MessageId, NodePubkey
-from impervious.node import PaymentNode
+from impervious.node import LightningNode
 from impervious.outbound import Outbound
 from impervious.service.transaction import ServiceTx, service_topic
 from impervious.store import Store, Tx, idempotency, peers
@@ -34,7 +34,7 @@ class ServiceContext:
         config: ServiceConfig,
         *,
         settings: Config,
-        node: PaymentNode,
+        node: LightningNode,
         store: Store,
         hub: Hub,
         outbound: Outbound,
@@ -44,7 +44,7 @@ class ServiceContext:
         self.settings = settings
         """The whole configuration."""
         self.node = node
-        """The Lightning node."""
+        """The Lightning node. Whoever pays with it sets the cost aside first: `ServiceTx.reserve`."""
         self._store = store
         self._hub = hub
         self._outbound = outbound

@@ -17,7 +17,7 @@ from impervious.config import Config
 from impervious.errors import Malformed, NotFound, StoreFull
 from impervious.hub import Hub
 from impervious.model import Event, ServiceType, Shown
-from impervious.node import PaymentNode
+from impervious.node import LightningNode
 from impervious.outbound import Outbound
 from impervious.service import faults, tables
 from impervious.service.context import ServiceContext
@@ -71,7 +71,7 @@ class Services:
         classes: Iterable[type[Service]],
         config: Config,
         *,
-        node: PaymentNode,
+        node: LightningNode,
         store: Store,
         hub: Hub,
         outbound: Outbound,
@@ -212,7 +212,7 @@ class Services:
     async def _read(self, service: Service) -> NoReturn:
         """Show a service every fact that concerns it, from where it stopped."""
         name, topic = reader_name(service), service.service_type
-        topics = [log_topic(topic), *([log_topic(PAYMENTS)] if service.handles_payments else [])]
+        topics = {log_topic(topic), *([log_topic(PAYMENTS)] if service.handles_payments else [])}
         read = partial(log.events_for, topic=topic, limit=PAGE, payments=service.handles_payments)
         with self._hub.waiting_for(*topics) as wakes:
             position = await self._store.read(lambda tx: log.reader_position(tx, name)) or 0

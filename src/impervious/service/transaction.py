@@ -19,7 +19,7 @@ from impervious.model import (
 from impervious.outbound import SendPolicy, accept, parts_of
 from impervious.service.facts import VerifiedMessage
 from impervious.service.tables import checked
-from impervious.store import Row, Tx, answers, inbox, outbox, peers
+from impervious.store import Row, Tx, answers, inbox, outbox, peers, spending
 from impervious.store.transaction import SqlValue
 from impervious.units import Msat, msat
 
@@ -228,6 +228,31 @@ class ServiceTx:
             reply_to=reply_to,
         )
 
+    # --- Money --------------------------------------------------------------------------------------------------------
+
+    def reserve(self, amount: Msat) -> MessageId:
+        """Set aside, of what may be spent in 24 hours, what a payment of the service's own may cost.
+
+        Messages do this by themselves. The intent to pay belongs into the same transaction, and the payment behind it:
+        then no crash hides that money may be on its way.
+
+        Args:
+          amount: the most it may cost, in msat, fees included.
+
+        Returns:
+          What to `release` it by.
+
+        Raises:
+          ResourceExhausted: `lightning.daily_limit_sat` does not allow it; nothing is set aside.
+        """
+        identifier = uuid4()
+        spending.reserve(self._tx, identifier, self._service_type, amount, daily_limit=self._policy.daily_limit)
+        return identifier
+
+    def release(self, reservation: MessageId, *, spent: Msat) -> None:
+        """Keep of what was set aside only what was really spent, in msat; 0: the payment failed."""
+        spending.settle(self._tx, reservation, spent)
+
     # --- Events -------------------------------------------------------------------------------------------------------
 
     def emit(
@@ -236,6 +261,7 @@ class ServiceTx:
         *,
         identifier: MessageId,
         reply_to: MessageId | None = None,
+        amount: Msat = Msat(0),
         secret: bytes | None = None,
     ) -> Event:
         """Show an event of this service on the stream, as coming from this node.
@@ -244,6 +270,7 @@ class ServiceTx:
           data: what every stream shows.
           identifier: of the event, or of the message it is about.
           reply_to: id of the message it answers.
+          amount: what this node received, in msat, if that is what it tells.
           secret: shown instead of `data` on streams that ask for secrets.
         """
         return self._tx.emit(
@@ -255,7 +282,7 @@ class ServiceTx:
                 service_type=self._service_type,
                 topic=self._service_type,
                 data=data,
-                amount=Msat(0),
+                amount=amount,
                 sent_at_ms=self._tx.now_ms,
                 verified=True,
                 secret=secret,

@@ -4,6 +4,7 @@ The sender makes the preimage and puts it into record 5482373484 of the last hop
 --accept-keysend (feature bit 55) makes an invoice of it and settles. LND adds neither the record nor the hash itself.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from impervious.errors import InvalidArgument
@@ -30,9 +31,18 @@ def with_preimage(records: Records, preimage: Preimage) -> dict[int, bytes]:
     Raises:
       InvalidArgument: a record type is reserved or out of range.
     """
-    for record_type in records:
+    check_types(records)
+    return {**records, PREIMAGE_RECORD: preimage.raw}
+
+
+def check_types(record_types: Iterable[int]) -> None:
+    """Refuse record types that an application cannot use.
+
+    Raises:
+      InvalidArgument: one is reserved or out of range.
+    """
+    for record_type in record_types:
         if not MIN_RECORD <= record_type <= MAX_RECORD:
             raise InvalidArgument(f"record type {record_type} is not between {MIN_RECORD} and 2**64 - 1")
         if record_type in (PREIMAGE_RECORD, ACCOUNTABLE_RECORD):
             raise InvalidArgument(f"record type {record_type} has a meaning of its own in Lightning; choose another")
-    return {**records, PREIMAGE_RECORD: preimage.raw}

@@ -4,14 +4,27 @@
 # This file has been @generated
 
 __all__ = (
+    "BalanceRequest",
+    "BalanceResponse",
     "CheckInvoiceRequest",
     "CheckInvoiceResponse",
+    "DecodeInvoiceRequest",
+    "DecodeInvoiceResponse",
     "GenerateInvoiceRequest",
     "GenerateInvoiceResponse",
+    "Invoice",
     "LightningBase",
     "LightningStub",
+    "ListInvoicesRequest",
+    "ListInvoicesResponse",
+    "ListPaymentsRequest",
+    "ListPaymentsResponse",
     "PayInvoiceRequest",
     "PayInvoiceResponse",
+    "Payment",
+    "SendKeysendRequest",
+    "SendKeysendResponse",
+    "TlvRecord",
 )
 
 from dataclasses import dataclass
@@ -30,6 +43,55 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class BalanceRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("lightning", "BalanceRequest", BalanceRequest)
+
+
+@dataclass(eq=False, repr=False)
+class BalanceResponse(betterproto2.Message):
+    local_msat: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Ours in payment channels, in millisatoshis. More than can be sent: it counts reserves, and peers that are away.
+    """
+
+    remote_msat: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Our peers' in them: the most that could come in.
+    """
+
+    unsettled_local_msat: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    On its way to us.
+    """
+
+    unsettled_remote_msat: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    On its way from us.
+    """
+
+    opening_local_msat: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    Ours in channels that are not confirmed yet.
+    """
+
+    confirmed_sat: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
+    """
+    On the chain, in satoshis.
+    """
+
+    unconfirmed_sat: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    On its way there, in satoshis.
+    """
+
+
+default_message_pool.register_message("lightning", "BalanceResponse", BalanceResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -55,6 +117,63 @@ default_message_pool.register_message("lightning", "CheckInvoiceResponse", Check
 
 
 @dataclass(eq=False, repr=False)
+class DecodeInvoiceRequest(betterproto2.Message):
+    invoice: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    BOLT 11.
+    """
+
+
+default_message_pool.register_message("lightning", "DecodeInvoiceRequest", DecodeInvoiceRequest)
+
+
+@dataclass(eq=False, repr=False)
+class DecodeInvoiceResponse(betterproto2.Message):
+    pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Who is paid: 66 hex digits.
+    """
+
+    payment_hash: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    64 hex digits.
+    """
+
+    amount_msat: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Millisatoshis. 0 leaves it to the payer.
+    """
+
+    description: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    What it is for; empty when it has a description_hash.
+    """
+
+    description_hash: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    64 hex digits, or empty.
+    """
+
+    created_s: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970.
+    """
+
+    expires_s: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970 from which on it cannot be paid.
+    """
+
+    own: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    Whether it is an invoice of this node.
+    """
+
+
+default_message_pool.register_message("lightning", "DecodeInvoiceResponse", DecodeInvoiceResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GenerateInvoiceRequest(betterproto2.Message):
     amount: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
     """
@@ -63,17 +182,17 @@ class GenerateInvoiceRequest(betterproto2.Message):
 
     memo: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    At most 1024 bytes.
+    At most 1024 bytes. Up to 639 travel in the invoice; of a longer one its SHA-256 does, and the text stays here.
     """
 
     expiry_s: "int" = betterproto2.field(100, betterproto2.TYPE_INT64)
     """
-    Seconds until it expires. 0 means LND's default.
+    Seconds until it expires. 0 means LND's default, a day.
     """
 
     description_hash: "bytes" = betterproto2.field(101, betterproto2.TYPE_BYTES)
     """
-    SHA-256 of a description too long for the memo, 32 bytes.
+    SHA-256 of a description that the payer has from elsewhere, 32 bytes. The memo then stays here.
     """
 
 
@@ -89,6 +208,152 @@ class GenerateInvoiceResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("lightning", "GenerateInvoiceResponse", GenerateInvoiceResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Invoice(betterproto2.Message):
+    payment_hash: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    64 hex digits.
+    """
+
+    state: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    "open", "accepted" (paid and held), "settled" or "canceled".
+    """
+
+    amount_msat: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    What it asks for, in millisatoshis; 0: any amount.
+    """
+
+    amount_paid_msat: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    What came, in millisatoshis.
+    """
+
+    memo: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    What it is for.
+    """
+
+    invoice: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    BOLT 11; empty for a keysend.
+    """
+
+    created_s: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970.
+    """
+
+    expires_s: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970 from which on it cannot be paid; 0 for a keysend.
+    """
+
+    settled_s: "int" = betterproto2.field(9, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970; 0 until settled.
+    """
+
+    keysend: "bool" = betterproto2.field(10, betterproto2.TYPE_BOOL)
+    """
+    Whether somebody paid without an invoice.
+    """
+
+    index: "int" = betterproto2.field(11, betterproto2.TYPE_INT64)
+    """
+    Its place in the list.
+    """
+
+    records: "list[TlvRecord]" = betterproto2.field(12, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What came with the first payment.
+    """
+
+
+default_message_pool.register_message("lightning", "Invoice", Invoice)
+
+
+@dataclass(eq=False, repr=False)
+class ListInvoicesRequest(betterproto2.Message):
+    index_offset: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    An index of an earlier answer: the page begins after it, or ends before it with backwards. 0: at the oldest, or with
+    backwards at the newest.
+    """
+
+    limit: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Invoices at most, up to 1000. 0 means 100.
+    """
+
+    backwards: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Towards the oldest. The page itself is still in order.
+    """
+
+
+default_message_pool.register_message("lightning", "ListInvoicesRequest", ListInvoicesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListInvoicesResponse(betterproto2.Message):
+    invoices: "list[Invoice]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    first_index: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Where reading backwards goes on; 0 when the page is empty.
+    """
+
+    last_index: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Where the next page goes on; 0 when the page is empty.
+    """
+
+
+default_message_pool.register_message("lightning", "ListInvoicesResponse", ListInvoicesResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListPaymentsRequest(betterproto2.Message):
+    index_offset: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    An index of an earlier answer: the page begins after it, or ends before it with backwards. 0: at the oldest, or with
+    backwards at the newest.
+    """
+
+    limit: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Payments at most, up to 1000. 0 means 100.
+    """
+
+    backwards: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Towards the oldest. The page itself is still in order.
+    """
+
+
+default_message_pool.register_message("lightning", "ListPaymentsRequest", ListPaymentsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListPaymentsResponse(betterproto2.Message):
+    payments: "list[Payment]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    first_index: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Where reading backwards goes on; 0 when the page is empty.
+    """
+
+    last_index: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Where the next page goes on; 0 when the page is empty.
+    """
+
+
+default_message_pool.register_message("lightning", "ListPaymentsResponse", ListPaymentsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -123,9 +388,123 @@ class PayInvoiceResponse(betterproto2.Message):
 default_message_pool.register_message("lightning", "PayInvoiceResponse", PayInvoiceResponse)
 
 
+@dataclass(eq=False, repr=False)
+class Payment(betterproto2.Message):
+    payment_hash: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    64 hex digits.
+    """
+
+    status: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    "in_flight", "succeeded" or "failed".
+    """
+
+    amount_msat: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    What the receiver gets, in millisatoshis.
+    """
+
+    fee_msat: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Routing fee, in millisatoshis; 0 unless succeeded.
+    """
+
+    preimage: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Proof of payment, 64 hex digits; empty unless succeeded.
+    """
+
+    invoice: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    BOLT 11; empty for a keysend.
+    """
+
+    failure: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Why it failed, in one word; empty unless failed.
+    """
+
+    created_s: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
+    """
+    Seconds since 1970.
+    """
+
+
+default_message_pool.register_message("lightning", "Payment", Payment)
+
+
+@dataclass(eq=False, repr=False)
+class SendKeysendRequest(betterproto2.Message):
+    pubkey: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Who gets it: 66 hex digits, or @ and the imp id of a peer.
+    """
+
+    amount: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Satoshis, from 1.
+    """
+
+    records: "list[TlvRecord]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    What it brings, at most one record of a type.
+    """
+
+    max_fee_sat: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Highest routing fee in satoshis. 0 means the configured limit.
+    """
+
+
+default_message_pool.register_message("lightning", "SendKeysendRequest", SendKeysendRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SendKeysendResponse(betterproto2.Message):
+    payment_hash: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Its name at both Lightning nodes, 64 hex digits.
+    """
+
+    preimage: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    64 hex digits.
+    """
+
+    fee_msat: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Routing fee, in millisatoshis.
+    """
+
+
+default_message_pool.register_message("lightning", "SendKeysendResponse", SendKeysendResponse)
+
+
+@dataclass(eq=False, repr=False)
+class TlvRecord(betterproto2.Message):
+    type: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    From 65536.
+    """
+
+    value: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The value in hex.
+    """
+
+    text: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    In requests, instead of value: the value as text.
+    """
+
+
+default_message_pool.register_message("lightning", "TlvRecord", TlvRecord)
+
+
 class LightningStub(betterproto2_grpclib.ServiceStub):
     """
-    Makes, pays and checks invoices.
+    Makes, pays and checks invoices, and sends keysends of any protocol.
     """
 
     async def generate_invoice(
@@ -155,7 +534,7 @@ class LightningStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "PayInvoiceResponse":
         """
-        Waits for the payment. An invoice that is already paid answers with its preimage.
+        Waits for the payment. An invoice that is already paid answers with its preimage, and is never paid twice.
         """
 
         return await self._unary_unary(
@@ -175,6 +554,9 @@ class LightningStub(betterproto2_grpclib.ServiceStub):
         deadline: "Deadline | None" = None,
         metadata: "MetadataLike | None" = None,
     ) -> "CheckInvoiceResponse":
+        """
+        Looks an invoice of this node up among its invoices, and another's among its payments; NOT_FOUND if it is in neither.
+        """
 
         return await self._unary_unary(
             "/lightning.Lightning/CheckInvoice",
@@ -185,10 +567,112 @@ class LightningStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def send_keysend(
+        self,
+        message: "SendKeysendRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SendKeysendResponse":
+        """
+        Pays a node without an invoice and brings it records; waits for the payment.
+        """
+
+        return await self._unary_unary(
+            "/lightning.Lightning/SendKeysend",
+            message,
+            SendKeysendResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def decode_invoice(
+        self,
+        message: "DecodeInvoiceRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DecodeInvoiceResponse":
+
+        return await self._unary_unary(
+            "/lightning.Lightning/DecodeInvoice",
+            message,
+            DecodeInvoiceResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_payments(
+        self,
+        message: "ListPaymentsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListPaymentsResponse":
+        """
+        What the node has paid or tried to, by this daemon or otherwise, in the order in which it was begun.
+        """
+
+        return await self._unary_unary(
+            "/lightning.Lightning/ListPayments",
+            message,
+            ListPaymentsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_invoices(
+        self,
+        message: "ListInvoicesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListInvoicesResponse":
+        """
+        What others were to pay or have paid, keysends among them, in the order in which it was added.
+        """
+
+        return await self._unary_unary(
+            "/lightning.Lightning/ListInvoices",
+            message,
+            ListInvoicesResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def balance(
+        self,
+        message: "BalanceRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "BalanceResponse":
+
+        if message is None:
+            message = BalanceRequest()
+
+        return await self._unary_unary(
+            "/lightning.Lightning/Balance",
+            message,
+            BalanceResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class LightningBase(betterproto2_grpclib.ServiceBase):
     """
-    Makes, pays and checks invoices.
+    Makes, pays and checks invoices, and sends keysends of any protocol.
     """
 
     async def generate_invoice(self, message: "GenerateInvoiceRequest") -> "GenerateInvoiceResponse":
@@ -197,12 +681,44 @@ class LightningBase(betterproto2_grpclib.ServiceBase):
 
     async def pay_invoice(self, message: "PayInvoiceRequest") -> "PayInvoiceResponse":
         """
-        Waits for the payment. An invoice that is already paid answers with its preimage.
+        Waits for the payment. An invoice that is already paid answers with its preimage, and is never paid twice.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def check_invoice(self, message: "CheckInvoiceRequest") -> "CheckInvoiceResponse":
+        """
+        Looks an invoice of this node up among its invoices, and another's among its payments; NOT_FOUND if it is in neither.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def send_keysend(self, message: "SendKeysendRequest") -> "SendKeysendResponse":
+        """
+        Pays a node without an invoice and brings it records; waits for the payment.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def decode_invoice(self, message: "DecodeInvoiceRequest") -> "DecodeInvoiceResponse":
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_payments(self, message: "ListPaymentsRequest") -> "ListPaymentsResponse":
+        """
+        What the node has paid or tried to, by this daemon or otherwise, in the order in which it was begun.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_invoices(self, message: "ListInvoicesRequest") -> "ListInvoicesResponse":
+        """
+        What others were to pay or have paid, keysends among them, in the order in which it was added.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def balance(self, message: "BalanceRequest") -> "BalanceResponse":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
@@ -228,6 +744,44 @@ class LightningBase(betterproto2_grpclib.ServiceBase):
         response = await self.check_invoice(request)
         await stream.send_message(response)
 
+    async def __rpc_send_keysend(
+        self, stream: "grpclib.server.Stream[SendKeysendRequest, SendKeysendResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.send_keysend(request)
+        await stream.send_message(response)
+
+    async def __rpc_decode_invoice(
+        self, stream: "grpclib.server.Stream[DecodeInvoiceRequest, DecodeInvoiceResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.decode_invoice(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_payments(
+        self, stream: "grpclib.server.Stream[ListPaymentsRequest, ListPaymentsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_payments(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_invoices(
+        self, stream: "grpclib.server.Stream[ListInvoicesRequest, ListInvoicesResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_invoices(request)
+        await stream.send_message(response)
+
+    async def __rpc_balance(self, stream: "grpclib.server.Stream[BalanceRequest, BalanceResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.balance(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/lightning.Lightning/GenerateInvoice": grpclib.const.Handler(
@@ -247,5 +801,35 @@ class LightningBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 CheckInvoiceRequest,
                 CheckInvoiceResponse,
+            ),
+            "/lightning.Lightning/SendKeysend": grpclib.const.Handler(
+                self.__rpc_send_keysend,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SendKeysendRequest,
+                SendKeysendResponse,
+            ),
+            "/lightning.Lightning/DecodeInvoice": grpclib.const.Handler(
+                self.__rpc_decode_invoice,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                DecodeInvoiceRequest,
+                DecodeInvoiceResponse,
+            ),
+            "/lightning.Lightning/ListPayments": grpclib.const.Handler(
+                self.__rpc_list_payments,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListPaymentsRequest,
+                ListPaymentsResponse,
+            ),
+            "/lightning.Lightning/ListInvoices": grpclib.const.Handler(
+                self.__rpc_list_invoices,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListInvoicesRequest,
+                ListInvoicesResponse,
+            ),
+            "/lightning.Lightning/Balance": grpclib.const.Handler(
+                self.__rpc_balance,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                BalanceRequest,
+                BalanceResponse,
             ),
         }

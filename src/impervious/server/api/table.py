@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
-from impervious.server.api import federate, message, sign, socket, vpn
+from impervious.server.api import federate, lightning, message, sign, socket, vpn
 from impervious.server.operations import Operation
 from impervious.service import Service
 from impervious.services.federate import FederateService
+from impervious.services.lightning import LightningService
 from impervious.services.message import MessageService
 from impervious.services.sign import SignService
 from impervious.services.socket import SocketService
@@ -21,6 +22,8 @@ def _rows(service: Service) -> list[Operation]:
     match service:
         case FederateService():
             return federate.operations(service)
+        case LightningService():
+            return lightning.operations(service)
         case MessageService():
             return message.operations(service)
         case SignService():

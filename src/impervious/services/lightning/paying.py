@@ -1,0 +1,295 @@
+"""Payments of the node's own: each hash in one task, from the intent in the database to its end there.
+
+Before a payment is sent, its hash and the most it may cost are stored; they stay until it is known what became of it,
+whoever has stopped waiting and whatever has crashed. As long as that is not known, the Lightning node is asked, and
+nothing is sent again. Two callers who pay the same hash wait for the same payment.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+from uuid import UUID
+
+import trio
+
+from impervious.backoff import delays_s
+from impervious.errors import (
+    AlreadyExists,
+    AlreadyPaying,
+    FailedPrecondition,
+    ImperviousError,
+    NodeRefused,
+    NodeUnavailable,
+    PaymentNotFound,
+    StoreFull,
+)
+from impervious.model import MessageId, Payment, PaymentHash, PaymentStatus
+from impervious.service import ServiceContext, ServiceTx
+from impervious.units import Msat
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S: Final = 1.0
+LAST_RETRY_S: Final = 60.0
+
+MIGRATION: Final = """
+-- Payments whose end is not known: they may be under way, and what they may cost is reserved.
+CREATE TABLE lightning_open (
+  payment_hash BLOB PRIMARY KEY,
+  reservation BLOB NOT NULL,
+  began_at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The payment that was made for a key, and for which request.
+CREATE TABLE lightning_key (
+  key TEXT PRIMARY KEY,
+  request_sha256 BLOB NOT NULL,
+  payment_hash BLOB NOT NULL,
+  at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX lightning_key_at ON lightning_key (at_ms);
+"""
+DAY_MS: Final = 86_400_000
+
+_STOPPED: Final = (
+    "the daemon is stopping: what has become of the payment shows when it runs again; call again then, nothing is paid"
+    " twice"
+)
+_NEVER_SENT: Final = "the Lightning node went away before it was asked to pay: nothing was paid; call again"
+
+
+class Repeated(ImperviousError):
+    """A payment was made, or begun, for this key before.
+
+    Attributes:
+      payment_hash: its own.
+    """
+
+    def __init__(self, payment_hash: PaymentHash) -> None:
+        super().__init__("this Idempotency-Key was used for the same payment before")
+        self.payment_hash = payment_hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What a caller knows a payment by that has no invoice, so that asking again pays nothing again."""
+
+    text: str
+    request_sha256: bytes
+    """Of everything that was asked for with it."""
+    kept_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A payment to be made."""
+
+    payment_hash: PaymentHash
+    amount: Msat
+    fee_limit: Msat
+    send: Callable[[], Awaitable[Payment]]
+    """Asks the Lightning node, and raises as the methods of `node` do."""
+    expires_s: int | None = None
+    """When it cannot be paid any more, in seconds since 1970."""
+    key: Key | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    """A payment that has a task, and what everybody who waits for it will be told."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    payment: Payment | None = None
+    error: ImperviousError = field(default_factory=lambda: NodeUnavailable(_STOPPED))
+
+    async def wait(self) -> Payment:
+        await self.done.wait()
+        if self.payment is None:
+            raise self.error
+        return self.payment
+
+
+class Payer:
+    """Pays, once each.
+
+    Args:
+      context: of the service whose budget and tables these are.
+      random: numbers from 0 to 1, for the back-off.
+    """
+
+    def __init__(self, context: ServiceContext, *, random: Callable[[], float]) -> None:
+        self._context = context
+        self._random = random
+        self._jobs: dict[PaymentHash, _Job] = {}
+        self._nursery: trio.Nursery | None = None
+        self._running = trio.Event()
+
+    async def run(self) -> NoReturn:
+        """Pay for as long as this runs; first take up what an earlier run left open.
+
+        Raises:
+          NodeMisconfigured: it is another node than the configuration names.
+          StoreError: the database cannot be used.
+
+        Cancellation: payments go on at the Lightning node; the next start finds out what became of them.
+        """
+        async with trio.open_nursery() as self._nursery:
+            for payment_hash, reservation in await self._context.read(_left_open):
+                nursery, job = self._nursery, self._jobs.setdefault(payment_hash, _Job())
+                nursery.start_soon(self._resume, payment_hash, reservation, job)
+            self._running.set()
+            await trio.sleep_forever()
+        raise AssertionError("paying never ends by itself")  # pragma: no cover
+
+    async def find(self, payment_hash: PaymentHash) -> Payment | None:
+        """Say how a payment for this hash ended, waiting for one that is under way.
+
+        Returns:
+          The payment, SUCCEEDED or FAILED; None: there was never one.
+
+        Raises:
+          NodeUnavailable: the Lightning node cannot be asked now; says why.
+
+        Cancellation: stops waiting, not paying.
+        """
+        await self._running.wait()
+        if job := self._jobs.get(payment_hash):
+            return await job.wait()
+        try:
+            found = await self._context.node.lookup_payment(payment_hash)
+        except PaymentNotFound:
+            return None
+        if found.status is not PaymentStatus.IN_FLIGHT:
+            return found
+        try:
+            return await self._context.node.track(payment_hash)  # somebody else's, of another program
+        except NodeUnavailable as error:
+            raise NodeUnavailable(f"{error}; the payment is under way: call again for its end") from error
+
+    async def pay(self, order: Order) -> Payment:
+        """Make a payment, or join one for the same hash that is being made, and wait for its end.
+
+        Returns:
+          The payment, SUCCEEDED or FAILED.
+
+        Raises:
+          Repeated: its key was used before, for this: `find` the payment.
+          AlreadyExists: its key was used before, for something else; nothing was paid.
+          FailedPrecondition: it has expired; nothing was paid.
+          ResourceExhausted: the budget does not allow it; nothing was paid.
+          NodeRefused: nothing was paid; says why.
+          NodeUnavailable: nothing was paid, or the daemon is stopping; says which.
+          StoreError: the intent could not be stored; nothing was paid.
+
+        Cancellation: stops waiting, not paying.
+        """
+        await self._running.wait()
+        job = self._jobs.get(order.payment_hash)
+        if job is None:
+            assert self._nursery is not None, "it runs"
+            job = self._jobs[order.payment_hash] = _Job()
+            self._nursery.start_soon(self._make, order, job)
+        return await job.wait()
+
+    # --- The task of one payment --------------------------------------------------------------------------------------
+
+    async def _make(self, order: Order, job: _Job) -> None:
+        with self._ending(order.payment_hash, job):
+            try:
+                reservation = await self._context.transaction(lambda tx: intend(tx, order))
+            except ImperviousError as error:
+                job.error = error
+                return
+            payment: Payment | None = None
+            try:
+                payment = await order.send()
+            except NodeRefused as error:
+                job.error = error
+            except (AlreadyPaying, NodeUnavailable):
+                payment = await self._track(order.payment_hash, job)
+            await self._close(order.payment_hash, reservation, payment)
+            job.payment = payment
+
+    async def _resume(self, payment_hash: PaymentHash, reservation: MessageId, job: _Job) -> None:
+        with self._ending(payment_hash, job):
+            payment = await self._track(payment_hash, job)
+            await self._close(payment_hash, reservation, payment)
+            job.payment = payment
+
+    @contextmanager
+    def _ending(self, payment_hash: PaymentHash, job: _Job) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            del self._jobs[payment_hash]
+            job.done.set()
+
+    async def _track(self, payment_hash: PaymentHash, job: _Job) -> Payment | None:
+        """Find out how a payment ends, however long the node is away. None: it was never asked, which the job tells."""
+        for delay_s in self._delays():
+            await self._context.node.wait_ready()
+            try:
+                return await self._context.node.track(payment_hash)
+            except PaymentNotFound:
+                job.error = NodeUnavailable(_NEVER_SENT)
+                return None
+            except (NodeUnavailable, NodeRefused) as error:
+                logger.warning("payment %s: its end is asked for again: %s", payment_hash.hex(), error)
+            await trio.sleep(delay_s)
+        raise AssertionError("back-off never ends")  # pragma: no cover
+
+    async def _close(self, payment_hash: PaymentHash, reservation: MessageId, payment: Payment | None) -> None:
+        """Store how it ended, waiting while the disk is full."""
+        paid = payment is not None and payment.status is PaymentStatus.SUCCEEDED
+        cost = Msat(payment.amount + payment.fee) if payment is not None and paid else Msat(0)
+
+        def effect(tx: ServiceTx) -> None:
+            tx.release(reservation, spent=cost)
+            tx.run("DELETE FROM lightning_open WHERE payment_hash = ?", payment_hash)
+
+        for delay_s in self._delays():
+            try:
+                return await self._context.transaction(effect)
+            except StoreFull as error:
+                logger.warning("payment %s: its end waits to be stored: %s", payment_hash.hex(), error)
+            await trio.sleep(delay_s)
+
+    def _delays(self) -> Iterator[float]:
+        return delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random)
+
+
+def _left_open(tx: ServiceTx) -> list[tuple[PaymentHash, MessageId]]:
+    rows = tx.all("SELECT payment_hash, reservation FROM lightning_open ORDER BY began_at_ms")
+    return [(PaymentHash(row[0]), UUID(bytes=row[1])) for row in rows]
+
+
+def intend(tx: ServiceTx, order: Order) -> MessageId:
+    """Store the intent to pay.
+
+    Raises:
+      Repeated: its key was used before, for this.
+      AlreadyExists: its key was used before, for something else.
+      FailedPrecondition: it has expired.
+      ResourceExhausted: the budget does not allow it.
+    """
+    if order.key is not None:
+        _use(tx, order.key, order.payment_hash)
+    if order.expires_s is not None and tx.now_ms >= order.expires_s * 1000:
+        ago_s = tx.now_ms // 1000 - order.expires_s
+        raise FailedPrecondition(f"this invoice expired {ago_s} s ago: ask the payee for a new one")
+    reservation = tx.reserve(Msat(order.amount + order.fee_limit))
+    tx.run("INSERT INTO lightning_open VALUES (?, ?, ?)", order.payment_hash, reservation.bytes, tx.now_ms)
+    return reservation
+
+
+def _use(tx: ServiceTx, key: Key, payment_hash: PaymentHash) -> None:
+    tx.run("DELETE FROM lightning_key WHERE at_ms < ?", tx.now_ms - key.kept_ms)
+    row = tx.one("SELECT request_sha256, payment_hash FROM lightning_key WHERE key = ?", key.text)
+    if row is None:
+        tx.run("INSERT INTO lightning_key VALUES (?, ?, ?, ?)", key.text, key.request_sha256, payment_hash, tx.now_ms)
+    elif row[0] != key.request_sha256:
+        raise AlreadyExists("this Idempotency-Key was used for another request: use a new one")
+    else:
+        raise Repeated(PaymentHash(row[1]))

@@ -1,0 +1,248 @@
+"""Payments that are followed to their end, whoever leaves and whatever breaks."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from tests.conftest import Wall
+from tests.services.lightning.market import FEE, Market, left_open, spent
+from tests.walks import stage
+from trio.testing import MockClock
+
+from impervious.errors import AlreadyPaying, FailedPrecondition, NodeRefused, NodeUnavailable, StoreFull
+from impervious.model import Payment, PaymentHash, Preimage
+from impervious.service import ServiceTx
+from impervious.services.lightning import LightningService, asking
+from impervious.services.lightning.paying import Key, Order, Payer, intend
+from impervious.units import Msat, Sat
+
+
+async def test_what_is_under_way_counts_at_its_highest_price(market: Market, autojump_clock: MockClock) -> None:
+    text, _ = await market.ask(100)
+    market.where.network.lnd("carol").delay_arrivals(3600)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(market.buyer.pay, text)
+        await trio.sleep(10)
+        assert (await spent(market.alice), await left_open(market.alice)) == (100_000 + 10_000, 1)
+        assert not await market.buyer.check(text)
+    assert (await spent(market.alice), await left_open(market.alice)) == (100_000 + FEE, 0)
+
+
+async def test_two_who_pay_the_same_invoice_wait_for_one_payment(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    proofs: list[Preimage] = []
+
+    async def pay() -> None:
+        proofs.append(await market.buyer.pay(text))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(pay)
+    assert {proof.payment_hash for proof in proofs} == {payment_hash}
+    assert (len(proofs), await market.got(payment_hash)) == (5, 5000)
+    assert await spent(market.alice) == 5000 + FEE
+
+
+async def test_a_payment_by_another_program_is_waited_for(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("carol").delay_arrivals(60)
+    lncli = market.where.network.node("alice")
+    invoice = await lncli.decode_invoice(text)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(lncli.pay_invoice, invoice, fee_limit=Msat(5000), timeout_s=60))
+        await trio.sleep(1)
+        assert (await market.buyer.pay(text)).payment_hash == payment_hash
+    assert await market.got(payment_hash) == 5000
+    assert await spent(market.alice) == 0  # it was not we who spent it
+
+
+async def test_a_caller_who_leaves_stops_waiting_only(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("carol").delay_arrivals(60)
+    with trio.move_on_after(1) as scope:
+        await market.buyer.pay(text)
+    assert scope.cancelled_caught
+    assert await left_open(market.alice) == 1
+    await trio.sleep(100)
+    assert (await market.got(payment_hash), await left_open(market.alice)) == (5000, 0)
+    assert await spent(market.alice) == 5000 + FEE
+    assert (await market.buyer.pay(text)).payment_hash == payment_hash
+
+
+async def test_a_lost_answer_is_asked_for_and_nothing_is_sent_again(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("alice").lose_next_answer()
+    assert (await market.buyer.pay(text)).payment_hash == payment_hash
+    assert await market.got(payment_hash) == 5000
+    assert (await market.paid(payment_hash)).attempts == 1
+    assert await spent(market.alice) == 5000 + FEE
+
+
+async def test_a_node_that_dies_while_it_pays_is_waited_for(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("carol").delay_arrivals(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(market.buyer.pay, text)
+        await trio.sleep(1)
+        market.where.network.lnd("alice").kill()
+        await trio.sleep(600)
+        assert (len(nursery.child_tasks), await left_open(market.alice)) == (1, 1)
+        market.where.network.lnd("alice").start()
+    assert await market.got(payment_hash) == 5000
+    assert (await market.paid(payment_hash)).attempts == 1
+    assert (await spent(market.alice), await left_open(market.alice)) == (5000 + FEE, 0)
+
+
+async def test_after_a_restart_the_end_is_found_and_the_reservation_corrected(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where, where.node("carol") as carol:
+        text = (await carol.service(LightningService).generate(Sat(100))).payment_request
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            where.network.lnd("carol").delay_arrivals(60)
+            with trio.move_on_after(1):
+                await alice.service(LightningService).pay(text)
+            assert (await spent(alice), await left_open(alice)) == (110_000, 1)
+        async with where.node("alice") as alice:  # it was stopped in the middle
+            await alice.wait_ready()
+            assert await spent(alice) == 110_000
+            first = await alice.service(LightningService).pay(text)
+            assert (await spent(alice), await left_open(alice)) == (101_000, 0)
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            assert await alice.service(LightningService).pay(text) == first
+            assert (await where.network.node("alice").lookup_payment(first.payment_hash)).attempts == 1
+
+
+async def test_an_intent_that_never_reached_the_node_is_dropped_after_a_restart(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where, where.node("carol") as carol:
+        text = (await carol.service(LightningService).generate(Sat(100))).payment_request
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            invoice = (await alice.service(LightningService).decode(text)).invoice
+
+            def crash(tx: ServiceTx) -> None:  # as if it had died between this transaction and the call
+                order = Order(payment_hash=invoice.payment_hash, amount=Msat(1), fee_limit=Msat(0), send=never)
+                intend(tx, order)
+
+            await alice.service(LightningService).context.transaction(crash)
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            await trio.sleep(1)
+            assert (await spent(alice), await left_open(alice)) == (0, 0)
+            await alice.service(LightningService).pay(text)
+
+
+async def never() -> Payment:
+    raise AssertionError("an intent of an earlier run is never sent")
+
+
+# --- What a simulated node cannot be made to do -----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def payer(market: Market) -> AsyncIterator[Payer]:
+    payer = Payer(market.buyer.context, random=lambda: 0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(payer.run)
+        yield payer
+        nursery.cancel_scope.cancel()
+
+
+def order(error: Exception) -> Order:
+    async def send() -> Payment:
+        raise error
+
+    return Order(payment_hash=PaymentHash(bytes(32)), amount=Msat(5000), fee_limit=Msat(1000), send=send)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "words"),
+    [
+        (NodeRefused("the node does not like it"), NodeRefused, "does not like it"),
+        (NodeUnavailable("cut off"), NodeUnavailable, "went away before it was asked to pay: nothing was paid"),
+        (AlreadyPaying("it has"), NodeUnavailable, "nothing was paid; call again"),
+    ],
+)
+async def test_what_was_never_begun_costs_nothing(
+    error: Exception,
+    told: type[Exception],
+    words: str,
+    payer: Payer,
+    market: Market,
+    autojump_clock: MockClock,
+) -> None:
+    for _ in range(2):
+        with pytest.raises(told, match=words):
+            await payer.pay(order(error))
+        assert (await spent(market.alice), await left_open(market.alice)) == (0, 0)
+
+
+async def test_a_key_whose_payment_never_reached_the_node_says_so(market: Market, autojump_clock: MockClock) -> None:
+    you = (await market.carol.wait_ready()).pubkey
+    limit = asking.fee_limit(Msat(9000), Sat(0), market.alice.config.lightning)
+    digest = asking.keysend_sha256(you, Msat(9000), {}, limit)
+    key = Key(text="k", request_sha256=digest, kept_ms=1000)
+    lost = replace(order(NodeUnavailable("cut off")), key=key)
+    await market.buyer.context.transaction(lambda tx: intend(tx, lost))  # and then the daemon was killed
+    with pytest.raises(FailedPrecondition, match="never reached the Lightning node: nothing was paid; use a new key"):
+        await market.buyer.keysend(you, Sat(9), idempotency_key="k")
+
+
+async def test_a_full_disk_delays_the_end_and_loses_nothing(
+    market: Market, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    context, calls = market.buyer.context, 0
+    transaction = context.transaction
+
+    async def full(effect: Callable[[ServiceTx], object]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3):
+            raise StoreFull("the disk is full")
+        return await transaction(effect)
+
+    monkeypatch.setattr(context, "transaction", full)
+    text, _ = await market.ask()
+    await market.buyer.pay(text)
+    assert calls == 4
+    assert (await spent(market.alice), await left_open(market.alice)) == (5000 + FEE, 0)
+
+
+async def test_a_disk_that_is_full_before_pays_nothing(
+    market: Market, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async def full(_effect: Callable[[ServiceTx], object]) -> object:
+        raise StoreFull("the disk is full")
+
+    text, payment_hash = await market.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(market.buyer.context, "transaction", full)
+        with pytest.raises(StoreFull):
+            await market.buyer.pay(text)
+    assert await market.got(payment_hash) == 0
+    await market.buyer.pay(text)
+
+
+async def test_who_waits_when_the_daemon_stops_is_told(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    told: list[str] = []
+
+    async def pay(service: LightningService, text: str) -> None:
+        with pytest.raises(NodeUnavailable) as caught:
+            await service.pay(text)
+        told.append(str(caught.value))
+
+    async with stage(tmp_path, wall) as where, where.node("carol") as carol, trio.open_nursery() as nursery:
+        text = (await carol.service(LightningService).generate(Sat(100))).payment_request
+        where.network.lnd("carol").delay_arrivals(60)
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            nursery.start_soon(pay, alice.service(LightningService), text)
+            await trio.sleep(1)
+    assert "the daemon is stopping" in told[0]
