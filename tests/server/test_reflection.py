@@ -104,13 +104,13 @@ async def asking(server: Server) -> AsyncIterator[Asker]:
             async with channel.request(REFLECT, Cardinality.STREAM_STREAM, *types) as stream:
 
                 async def ask(request: ServerReflectionRequest) -> ServerReflectionResponse:
-                    await stream.send_message(request)
-                    answer = await stream.recv_message()
+                    with trio.fail_after(10):
+                        await stream.send_message(request)
+                        answer = await stream.recv_message()
                     assert answer is not None
                     return answer
 
-                with trio.fail_after(10):
-                    yield Asker(ask)
+                yield Asker(ask)
         nursery.cancel_scope.cancel()
 
 
