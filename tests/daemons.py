@@ -93,9 +93,13 @@ class Daemon:
 
     async def post(self, path: str, body: object, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Call it over REST, and return what it answers, errors too."""
-        return await trio.to_thread.run_sync(partial(self._post, path, json.dumps(body).encode(), headers or {}))
+        return await trio.to_thread.run_sync(partial(self._ask, path, json.dumps(body).encode(), headers or {}))
 
-    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+    async def get(self, path: str) -> dict[str, Any]:
+        """Look something up over REST."""
+        return await trio.to_thread.run_sync(partial(self._ask, path, None, {}))
+
+    def _ask(self, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         request = urllib.request.Request(f"http://{self.http}{path}", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:

@@ -104,13 +104,13 @@ async def asking(server: Server) -> AsyncIterator[Asker]:
             async with channel.request(REFLECT, Cardinality.STREAM_STREAM, *types) as stream:
 
                 async def ask(request: ServerReflectionRequest) -> ServerReflectionResponse:
-                    with trio.fail_after(10):
-                        await stream.send_message(request)
-                        answer = await stream.recv_message()
+                    await stream.send_message(request)
+                    answer = await stream.recv_message()
                     assert answer is not None
                     return answer
 
-                yield Asker(ask)
+                with trio.fail_after(10):  # noqa: ASYNC100 - who asks waits inside
+                    yield Asker(ask)
         nursery.cancel_scope.cancel()
 
 

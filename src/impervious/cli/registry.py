@@ -99,8 +99,8 @@ VERBS: Final = (
     Verb(
         name="vpn",
         group=VPN,
-        meaning="see whether this machine can sell WireGuard tunnels",
-        examples=("sudo impervious vpn check",),
+        meaning="buy WireGuard tunnels from other nodes, and see whether this machine can sell them",
+        examples=("impervious vpn buy 02f6…9d --hours 24 --max-price 2500", "sudo impervious vpn check"),
     ),
 )
 """In the order of the help; verbs of one group stand together."""

@@ -184,7 +184,7 @@ def _run_job(tx: Tx, job: _Job[object]) -> None:
     try:
         with tx.attempt():
             job.run(tx)
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 - in a thread, where nothing is cancelled
         if isinstance(error, Exception) and is_environmental(error):
             raise
         job.error = error  # `write` raises it, also SystemExit: the writer is not the one to end

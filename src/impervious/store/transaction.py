@@ -83,7 +83,7 @@ class Tx:
                 self._connection.execute("ROLLBACK TO attempt")
                 self._connection.execute("RELEASE attempt")
             elif isinstance(error, Exception) and not is_environmental(error):
-                raise TransactionLost from error
+                raise TransactionLost from error  # noqa: ASYNC104 - no cancellation is an Exception
             raise
 
     def emit(self, event: NewEvent) -> Event:

@@ -58,6 +58,7 @@ async def follow(
     watched: Watched,
     *,
     say: Callable[[str], None],
+    opened: Callable[[], None] = lambda: None,
     patient: bool = False,
     dial: Dial = dial,
     random: Callable[[], float] = random.random,
@@ -68,6 +69,7 @@ async def follow(
       door: of the daemon.
       watched: what to follow.
       say: told in one line of each disconnect, and that it is over.
+      opened: told each time the stream stands: from the first time on nothing is missed.
       patient: whether to wait for a daemon that cannot be reached at first; later on it is always waited for.
       dial: how to reach it.
       random: numbers from 0 to 1, for the back-off.
@@ -78,7 +80,7 @@ async def follow(
     """
     # 0: an event counts as handed over when the reader has it, and no sooner.
     send, receive = trio.open_memory_channel[StreamEvent](0)
-    follower = _Follower(door, watched, send, say, patient=patient, dial=dial, random=random)
+    follower = _Follower(door, watched, send, say, opened, patient=patient, dial=dial, random=random)
     with send, receive:
         async with background(follower.run):
             yield receive
@@ -91,6 +93,7 @@ class _Follower:
         watched: Watched,
         send: trio.MemorySendChannel[StreamEvent],
         say: Callable[[str], None],
+        opened: Callable[[], None],
         *,
         patient: bool,
         dial: Dial,
@@ -100,6 +103,7 @@ class _Follower:
         self._watched = watched
         self._send = send
         self._say = say
+        self._tell_opened = opened
         self._patient = patient
         self._dial = dial
         self._random = random
@@ -162,6 +166,7 @@ class _Follower:
             headers = dict(connection.handshake_headers)
             self._since = int(headers[_POSITION]) if _POSITION in headers else None
         self._connected = True
+        self._tell_opened()
         if self._said:
             self._say(f"{self._door.url} is back")
         self._said = False

@@ -56,6 +56,16 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A daemon answered a call with what it did."""
+
+    at: str
+    did: str
+    """A verb."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed:
     """Parts of the message under way have been paid for."""
 
@@ -116,7 +126,7 @@ class Stopping:
     """It was asked to stop."""
 
 
-Fact: TypeAlias = Opened | StepBegan | Sent | Progressed | Arrived | Concluded | StepEnded | TourEnded | Stopping
+Fact: TypeAlias = Opened | StepBegan | Sent | Done | Progressed | Arrived | Concluded | StepEnded | TourEnded | Stopping
 
 
 def shortened(data: bytes) -> str:

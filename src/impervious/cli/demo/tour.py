@@ -12,7 +12,7 @@ import trio
 
 from impervious.cli.demo.facts import StepBegan, StepEnded
 from impervious.cli.demo.stage import DemoFailed, Stage
-from impervious.cli.demo.steps import message
+from impervious.cli.demo.steps import federate, message, sign, socket
 from impervious.cli.doorway import DaemonAway, DaemonRefused
 
 WITHIN_S: Final = 60.0
@@ -36,6 +36,9 @@ TOUR: Final = (
     ),
     Step(name="reply", title="carol replies", run=message.reply),
     Step(name="large", title="alice sends carol 100 KB, in parts that overlap", run=message.large),
+    Step(name="sign", title="alice signs a text with her node's key, and carol checks it", run=sign.sign_and_verify),
+    Step(name="federate", title="alice and carol federate: a name does for a key", run=federate.federate),
+    Step(name="socket", title="two programs talk through a UDP relay of alice's", run=socket.relay),
 )
 
 

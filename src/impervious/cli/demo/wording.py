@@ -7,6 +7,7 @@ from typing import Final
 from impervious.cli.demo.facts import (
     Arrived,
     Concluded,
+    Done,
     Fact,
     Opened,
     Place,
@@ -44,6 +45,8 @@ def lines_of(fact: Fact) -> Iterator[Line]:
             yield (Piece(f"{fact.number}/{fact.steps} {fact.title}", "heading"),)
         case Sent():
             yield (*_at(fact.by), Piece("sends      "), Piece(_quoted(fact.text, fact.size)), *_id(fact.id))
+        case Done():
+            yield (*_at(fact.at), Piece(f"{fact.did:9}  "), Piece(_printable(fact.text)))
         case Arrived():
             yield _arrived(fact)
         case Concluded():
@@ -115,7 +118,11 @@ def _id(text: str) -> Line:
 
 def _quoted(text: str, size: int) -> str:
     """Repeat the beginning of a text; characters that could steer a terminal become dots."""
-    shown = "".join(character if character.isprintable() else "." for character in text)
+    shown = _printable(text)
     if len(shown) > _TEXT_CHARS or len(text.encode()) < size:
         return f'"{shown[:_TEXT_CHARS]}..." ({size} bytes)'
     return f'"{shown}"'
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "." for character in text)

@@ -38,13 +38,21 @@ async def large(stage: Stage) -> None:
         await deliver(stage, stage.alice, stage.carol, text)
 
 
-async def deliver(stage: Stage, sender: Host, recipient: Host, text: str, *, reply_to: str = "") -> None:
+async def deliver(stage: Stage, sender: Host, recipient: Host, text: str, *, reply_to: str = "", to: str = "") -> None:
     """Send a text through the sender's door, and wait until both ends have shown what they must.
+
+    Args:
+      stage: told of it.
+      sender: where it is sent.
+      recipient: where it must arrive.
+      text: what it says.
+      reply_to: the id of what it answers.
+      to: how the recipient is addressed, if not by its key.
 
     Raises:
       DemoFailed: it arrived changed, or the sender could not deliver it.
     """
-    body = {"pubkey": recipient.pubkey, "text": text, "replyToId": reply_to}
+    body = {"pubkey": to or recipient.pubkey, "text": text, "replyToId": reply_to}
     answer = await sender.post("/v1/message/send", dict(body))
     sent = str(answer["id"])
     data = text.encode()
