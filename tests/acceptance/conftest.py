@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.clients import PATIENCE_S, curl, make_stubs
+from tests.acceptance.clients import PATIENCE_S, Grpc, curl, grpc_program, make_stubs
 from tests.cli.processes import command, free_base
 
 
@@ -96,3 +96,15 @@ class Door:
 def door(request: pytest.FixtureRequest) -> Door:
     """Each of the two listeners."""
     return Door(request.param)
+
+
+@pytest.fixture
+def alice(pair: Pair, stubs: Path) -> Iterator[Grpc]:
+    with grpc_program(stubs, pair.alice.grpc) as program:
+        yield program
+
+
+@pytest.fixture
+def carol(pair: Pair, stubs: Path) -> Iterator[Grpc]:
+    with grpc_program(stubs, pair.carol.grpc) as program:
+        yield program

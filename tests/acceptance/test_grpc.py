@@ -2,29 +2,16 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from tests.acceptance.clients import Grpc, grpc_program, grpcurl, subscribed
+from tests.acceptance.clients import Grpc, grpcurl, subscribed
 from tests.acceptance.conftest import Pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
 
 SEND = "messaging.Messaging/SendMessage"
-
-
-@pytest.fixture
-def alice(pair: Pair, stubs: Path) -> Iterator[Grpc]:
-    with grpc_program(stubs, pair.alice.grpc) as program:
-        yield program
-
-
-@pytest.fixture
-def carol(pair: Pair, stubs: Path) -> Iterator[Grpc]:
-    with grpc_program(stubs, pair.carol.grpc) as program:
-        yield program
 
 
 def field(stubs: Path, text: str) -> str:

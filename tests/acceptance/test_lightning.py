@@ -1,10 +1,7 @@
 """Invoices, as programs of 2021 make, pay and check them."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from tests.acceptance.clients import Grpc, curl, grpc_program
+from tests.acceptance.clients import Grpc, curl
 from tests.acceptance.conftest import Door, Pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.interop]
@@ -31,18 +28,6 @@ def test_an_invoice_is_made_paid_and_checked(pair: Pair, door: Door, amount: int
     assert len(bytes.fromhex(paid.body["preimage"])) == 32
     assert curl(door.of(pair.carol), CHECK, invoice).body == {"paid": True}
     assert curl(door.of(pair.alice), PAY, invoice).body == paid.body  # once more costs nothing
-
-
-@pytest.fixture
-def alice(pair: Pair, stubs: Path) -> Iterator[Grpc]:
-    with grpc_program(stubs, pair.alice.grpc) as program:
-        yield program
-
-
-@pytest.fixture
-def carol(pair: Pair, stubs: Path) -> Iterator[Grpc]:
-    with grpc_program(stubs, pair.carol.grpc) as program:
-        yield program
 
 
 def test_the_same_with_stubs(alice: Grpc, carol: Grpc) -> None:
