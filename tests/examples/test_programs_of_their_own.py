@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import trio
 import yaml
-from tests.cli.processes import Running, started
+from tests.cli.processes import PATIENCE_S, Running, started
 from tests.daemons import Daemon, next_event, town
+from tests.relay.endpoint import Endpoint
+from tests.services.test_socket import free_pairs
 from trio_websocket import WebSocketConnection
 
 from impervious.model import NodePubkey, Preimage
@@ -107,3 +109,27 @@ async def first_line(client: Running, lnd: SimLnd) -> str:
 
 async def keysend(network: SimNetwork, dest: NodePubkey) -> None:
     await network.node("alice").send_keysend(dest, Msat(7000), Preimage(bytes(32)), {}, fee_limit=Msat(0), timeout_s=60)
+
+
+async def test_a_stream_is_sold_from_one_program_to_another(tmp_path: Path) -> None:
+    async with town(tmp_path, "alice", "bob", network=network()) as there:
+        alice, bob = there.daemons["alice"], there.daemons["bob"]
+        [(first, second)] = free_pairs(1)
+        alice.settings["socket"] = {"server_ip": "127.0.0.1", "ports": [[first, second]]}
+        program = [sys.executable, "examples/paid_stream.py"]
+        async with started([*program, "buy", str(configured(bob)), alice.pubkey.hex]) as buyer:
+            async with started([*program, "sell", str(configured(alice)), bob.pubkey.hex]) as seller:
+                assert await seller.line() == f"send to port {first}"
+                with Endpoint(first) as source:
+                    with trio.fail_after(PATIENCE_S):
+                        while not await there.network.lnd("bob").rpcs.list_payments(limit=1):
+                            source.send(b"data\n")
+                            await trio.sleep(0.1)
+                    assert await buyer.line() == "data"
+                    await buyer.stop(signal.SIGKILL)
+                    with trio.fail_after(PATIENCE_S):
+                        while seller.process.poll() is None:
+                            source.send(b"data\n")
+                            await trio.sleep(0.1)
+                assert (await seller.rest()).startswith(("payment stopped after ", "data stopped after "))
+                assert seller.process.returncode == 0

@@ -60,6 +60,8 @@ async def test_a_service_without_tables_has_none(store: Store) -> None:
         ("ALTER TABLE event RENAME TO my_kv_2_event", "makes or drops event"),
         ("CREATE TABLE my_kv_2_a (b", "migration 1 of service my.kv-2 cannot be applied"),
         ("nonsense;", "cannot be applied"),
+        ("CREATE TABLE my_kv_2_a (b); COMMIT", "cannot be applied: a service's SQL must not say COMMIT"),
+        ("-- first\n/* then; */ pragma user_version = 9", "must not say PRAGMA"),
     ],
 )
 async def test_a_migration_that_must_not_be_undoes_itself(store: Store, migration: str, says: str) -> None:

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from impervious.errors import InvalidArgument
 from impervious.model import NodePubkey, OutboundMessage, Part
-from impervious.service import ServiceContext, VerifiedMessage
+from impervious.service import ServiceContext, ServiceTx, VerifiedMessage
 from impervious.store import outbox
 from impervious.units import Msat, Sat
 
@@ -173,6 +173,19 @@ async def test_events_with_secrets(house: House, context: ServiceContext) -> Non
     async with house.events(since=0) as events:
         event = await events.receive()
         assert (event.data, event.secret, event.id, event.service_type) == (b"redacted", b"whole", identifier, "echo")
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", " -- x\n;rollback to attempt", "END", "release attempt", "Attach 'x' AS y"])
+async def test_a_service_leaves_the_transaction_alone(house: House, context: ServiceContext, sql: str) -> None:
+    def effect(tx: ServiceTx) -> None:
+        tx.emit(b"half done", identifier=uuid4())
+        tx.run(sql)
+
+    for one in (effect, lambda tx: tx.one(sql), lambda tx: tx.all(sql)):
+        with pytest.raises(ValueError, match="must not say"):
+            await context.transaction(one)
+    assert await house.store.read(lambda tx: tx.number("SELECT count(*) FROM event")) == 0
+    assert await context.read(lambda tx: tx.one("SELECT 'commit', count(*) AS begin_ FROM peer")) == ("commit", 0)
 
 
 async def test_what_raises_is_undone_as_a_whole(house: House, context: ServiceContext) -> None:

@@ -4,13 +4,21 @@ Their names begin with the service's type (dots and dashes become underscores), 
 that is looked up in the database after each migration, whatever its SQL looks like.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from sqlcipher3 import dbapi2
 
 from impervious.errors import ConfigError
 from impervious.model import ServiceType
 from impervious.store import Tx, is_environmental
+
+_CONTROL: Final = re.compile(
+    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
+    r"(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|ATTACH|DETACH|PRAGMA|VACUUM)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def migrate(tx: Tx, service_type: ServiceType, migrations: Sequence[str]) -> None:
@@ -34,13 +42,24 @@ def migrate(tx: Tx, service_type: ServiceType, migrations: Sequence[str]) -> Non
         before = _names(tx)
         try:
             for statement in _statements(migration):
-                tx.run(statement)
-        except dbapi2.DatabaseError as error:
+                tx.run(checked(statement))
+        except (dbapi2.DatabaseError, ValueError) as error:
             if is_environmental(error):
                 raise
             raise ConfigError(f"migration {number} of service {service_type} cannot be applied: {error}") from error
         _check_names(service_type, before ^ _names(tx))
     tx.run("INSERT OR REPLACE INTO service_schema VALUES (?, ?)", service_type, len(migrations))
+
+
+def checked(sql: str) -> str:
+    """Return a statement that leaves the transaction to its owner: other people's work is in the same commit.
+
+    Raises:
+      ValueError: it does not, or it sets the database itself up.
+    """
+    if found := _CONTROL.match(sql):
+        raise ValueError(f"a service's SQL must not say {found[1].upper()}: its transaction is begun and ended for it")
+    return sql
 
 
 def prefix(service_type: ServiceType) -> str:

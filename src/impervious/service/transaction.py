@@ -18,6 +18,7 @@ from impervious.model import (
 )
 from impervious.outbound import SendPolicy, accept, parts_of
 from impervious.service.facts import VerifiedMessage
+from impervious.service.tables import checked
 from impervious.store import Row, Tx, answers, inbox, outbox, peers
 from impervious.store.transaction import SqlValue
 from impervious.units import Msat, msat
@@ -51,15 +52,15 @@ class ServiceTx:
 
     def run(self, sql: str, *parameters: SqlValue) -> int:
         """Execute a statement on the service's own tables and return how many rows it changed."""
-        return self._tx.run(sql, *parameters)
+        return self._tx.run(checked(sql), *parameters)
 
     def one(self, sql: str, *parameters: SqlValue) -> Row | None:
         """Return the first row of the service's own tables, or None."""
-        return self._tx.one(sql, *parameters)
+        return self._tx.one(checked(sql), *parameters)
 
     def all(self, sql: str, *parameters: SqlValue) -> list[Row]:
         """Return every row of the service's own tables."""
-        return self._tx.all(sql, *parameters)
+        return self._tx.all(checked(sql), *parameters)
 
     def wake(self) -> None:
         """Have this service's `context.alarm()` look again after the commit."""

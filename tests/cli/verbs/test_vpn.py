@@ -1,5 +1,6 @@
 """What is found on a machine is for tests/wireguard/check; this is how it is said."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -101,3 +102,25 @@ def test_an_action_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--config", "c.yml", "vpn"])
     assert "ACTION" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["buy", "02ab"], "--max-price"),
+        (["buy", "02ab", "--max-price", "5", "--auto-renew"], "--auto-renew and --budget SAT belong together"),
+        (["buy", "02ab", "--max-price", "5", "--budget", "5"], "--auto-renew and --budget SAT belong together"),
+    ],
+)
+def test_what_cannot_be_bought(
+    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["vpn", *arguments, "--url", "http://127.0.0.1:9"]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", [["list"], ["config", "n"], ["cancel", "n"], ["down", "n"], ["renew", "n"]])
+def test_without_a_daemon(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vpn", *action, "--url", "http://127.0.0.1:9"]) == 3
+    assert "no daemon answers at http://127.0.0.1:9" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ class House:
     wireguard: MemoryWireGuard
     stack: AsyncExitStack
     settings: dict[str, Any]
+    base: Config = field(default_factory=Config)
 
     @asynccontextmanager
     async def seller(self) -> AsyncIterator[Node]:
         """Run carol."""
-        self.where.config = replace(Config(), vpn=replace(CONFIG, **self.settings))
+        self.where.config = replace(self.base, vpn=replace(CONFIG, **self.settings))
         async with self.where.node("carol") as node:
             await node.wait_ready()
             yield node

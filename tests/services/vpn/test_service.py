@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,20 @@ from tests.services.vpn.shop import private_key
 from tests.walks import detail, everything
 from trio.testing import MockClock
 
-from impervious.errors import AlreadyExists, FailedPrecondition, NotFound, WireGuardNoInterface, WireGuardStuck
+from impervious.config import Config
+from impervious.errors import (
+    AlreadyExists,
+    ConfigError,
+    FailedPrecondition,
+    NotFound,
+    WireGuardNoInterface,
+    WireGuardStuck,
+)
+from impervious.service import ServiceTx
 from impervious.services.vpn.contract import Phase, Sold
 from impervious.services.vpn.payloads import ContractRequest, Expired, Refused, write
 from impervious.services.vpn.purchase import Bought, Stage
+from impervious.services.vpn.seller_books import SqlSellerBooks
 from impervious.services.vpn.service import SILENT
 from impervious.services.vpn.shop import NOT_SELLING
 from impervious.supervisor import Node
@@ -382,3 +394,61 @@ async def test_contracts_are_found_by_name(
             await vpn(alice).contract(nonce, await key(alice))
         with pytest.raises(NotFound, match="only its buyer has the configuration"):
             await vpn(carol).config(nonce)
+
+
+async def test_what_is_too_little_to_be_sent_back_stays(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here:
+        here.base = replace(Config(), message=replace(Config().message, min_amount_sat=Sat(20)))
+        async with here.seller() as carol, here.buyer() as alice:
+            for amount in (50_000, 80_000):
+                request = ContractRequest(nonce="none", public_key=private_key(9).public.text)
+                await vpn(alice).context.send(await key(carol), write(request), amount=Msat(amount))
+            await settle()
+            assert [each["refunded_msat"] for each in await told(carol, "REFUSED")] == [0, 77_000]
+            assert await ledger(carol) == (130_000, 0, 77_000, 53_000)
+
+
+@pytest.mark.parametrize(("price", "works"), [(6, True), (5, False)])
+async def test_a_price_that_pays_for_no_answer_is_a_mistake(
+    tmp_path: Path,
+    wall: Wall,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    price: int,
+    works: bool,
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, price_sat=Sat(price)) as here:
+        if works:
+            async with here.seller() as carol, here.buyer() as alice:
+                _, event = await bought(alice, await key(carol))
+                assert detail(event)["recordId"] == "CONTRACT"
+            return
+        with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="make it at least 6"), flatten_subgroups=True):
+            async with here.seller():
+                raise AssertionError
+
+
+@pytest.mark.slow
+async def test_a_full_house_is_set_up_again_at_once(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, subnet="10.0.0.0/24") as here:
+        async with here.seller() as carol, here.buyer() as alice:
+            await bought(alice, await key(carol))
+            [first] = await vpn(carol).sold()
+
+            def fill(tx: ServiceTx) -> None:
+                for number in range(3, 252):
+                    address = ip_address("10.0.0.0") + number
+                    other = replace(first, nonce=f"n{number}", key=private_key(number << 16).public, address=address)
+                    SqlSellerBooks(tx).keep_sold(other)
+
+            await vpn(carol).context.transaction(fill)
+        here.wireguard.make_again()
+        here.wireguard.changes.clear()
+        async with here.seller():
+            await settle(1)
+            assert len(here.wireguard.snapshot()) == 250
+            assert [(what, len(keys)) for what, keys in here.wireguard.changes] == [("add", 250)]

@@ -1,18 +1,30 @@
 """Buying a tunnel, and more time for it."""
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from impervious.cli.client.calls import NoAnswer
 from impervious.cli.exits import UsageError
-from impervious.cli.tunnels.asking import Asking, Facts, SellerSilent, number, text
+from impervious.cli.tunnels.asking import Facts, SellerSilent, number, text
 
 QUOTE_S: Final = 60.0
 """How long a seller has to say its price."""
 CONTRACT_S: Final = 120.0
 """How long it has to set the tunnel up: it gives the money back after a minute."""
+
+
+class Daemon(Protocol):
+    """Who is asked; `asking.Asking` is one."""
+
+    async def ask(self, path: str, body: Mapping[str, object], *, key: str = "") -> Facts:
+        """Make a call; see `asking.ask`."""
+        ...
+
+    async def answer(self, request: str, *, within_s: float) -> Facts:
+        """Wait for the seller's answer to a request; see `asking.Asking`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +67,7 @@ class Tunnel:
         }
 
 
-async def buy(asking: Asking, wish: Wish, *, agree: Callable[[int, int], Awaitable[bool]]) -> Tunnel:
+async def buy(asking: Daemon, wish: Wish, *, agree: Callable[[int, int], Awaitable[bool]]) -> Tunnel:
     """Ask for a price, pay it, and fetch the tunnel's file.
 
     Args:
@@ -96,7 +108,7 @@ async def buy(asking: Asking, wish: Wish, *, agree: Callable[[int, int], Awaitab
     )
 
 
-async def renew(asking: Asking, nonce: str, *, most: int | None) -> int:
+async def renew(asking: Daemon, nonce: str, *, most: int | None) -> int:
     """Buy a contract's own hours again.
 
     Args:

@@ -30,8 +30,9 @@ from impervious.services.vpn.told import Role
 from impervious.units import Sat, sat_charged, sat_credited
 from impervious.wireguard import interface_name
 
-_MAX_DIGITS: Final = 18
-_NONCE: Final = "xXy4VW3bqHk"
+_MAX_SAT: Final = Sat(21 * 10**14)
+"""All there are; more would not fit once it is in msat."""
+_NONCE: Final = "8c1f0b7e4d2a96535c0e7fb1a2d84693"
 """For the documentation."""
 
 
@@ -132,7 +133,7 @@ async def accept_contract(
     service: VpnService, request: AcceptContractRequest, _context: CallContext
 ) -> AcceptContractResponse:
     """Pay a quote."""
-    most, renewals = _price(request.price), Sat(request.renewals)
+    most, renewals = _price(request.price), _sat(request.renewals, "renewals")
     identifier = await service.accept(request.pubkey, request.nonce, most, renewals=renewals, wait=request.wait)
     return AcceptContractResponse(id=str(identifier))
 
@@ -187,15 +188,21 @@ async def renew_contract(
     service: VpnService, request: RenewContractRequest, _context: CallContext
 ) -> RenewContractResponse:
     """Say what a contract may spend by itself."""
-    await service.renew_itself(request.pubkey, request.nonce, Sat(request.budget))
+    await service.renew_itself(request.pubkey, request.nonce, _sat(request.budget, "budget"))
     return RenewContractResponse()
 
 
 def _price(text: str) -> Sat:
     """Read a price: the published field is a text."""
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_SAT))):
         raise InvalidArgument('price must be whole satoshis in digits, such as "100"')
-    return Sat(int(text))
+    return _sat(int(text), "price")
+
+
+def _sat(number: int, name: str) -> Sat:
+    if number > _MAX_SAT:
+        raise InvalidArgument(f"{name} is more than there are satoshis")
+    return Sat(number)
 
 
 def _shown(contract: Sold | Bought) -> Contract:

@@ -8,7 +8,7 @@ it.
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from impervious.errors import FailedPrecondition, InvalidArgument, Malformed, NotFound, ResourceExhausted
+from impervious.errors import CallerError, FailedPrecondition, InvalidArgument, Malformed, NotFound
 from impervious.model import MessageId, NodePubkey
 from impervious.services.vpn.contract import SECOND_MS, Term, next_second
 from impervious.services.vpn.payloads import (
@@ -206,8 +206,8 @@ class Buyer:
     def _renew(self, contract: Bought) -> Bought:
         try:
             asked = self._refresh(contract, contract.price)
-        except ResourceExhausted:
-            return contract  # the node's own budget may allow it later
+        except CallerError:
+            return contract  # the node's own budget may allow it later, or its configuration the amount
         contract = replace(contract, renewing=asked.id, renewals=Msat(contract.renewals + asked.amount))
         self.books.keep_bought(contract)
         return contract

@@ -8,7 +8,7 @@ from impervious.model import MessageId
 from impervious.units import MSAT_PER_SAT, Msat
 
 SMALLEST: Final = Msat(MSAT_PER_SAT)
-"""A message carries at least this (spec of the envelope): less cannot be given back."""
+"""A message carries at least this, unless `message.min_amount_sat` says more: less cannot be given back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,16 @@ class Entry:
             raise InvalidArgument(f"{self.received} msat are not {self.sold} + {self.refunded} + {self.kept}")
 
 
-def refundable(amount: Msat, fee: Msat) -> Msat:
-    """Say how much of an amount arrives when it is sent back, at a fee of at most `fee`; 0 if it is not worth it."""
+def refundable(amount: Msat, fee: Msat, least: Msat = SMALLEST) -> Msat:
+    """Say how much of an amount arrives when it is sent back.
+
+    Args:
+      amount: what should go back.
+      fee: the most that sending it may cost.
+      least: less than this cannot be sent, and stays.
+    """
     rest = amount - fee
-    return Msat(rest if rest >= SMALLEST else 0)
+    return Msat(rest if rest >= least else 0)
 
 
 def sale(cause: MessageId, nonce: str, received: Msat) -> Entry:
@@ -42,15 +48,15 @@ def sale(cause: MessageId, nonce: str, received: Msat) -> Entry:
     return Entry(cause=cause, nonce=nonce, received=received, sold=received, refunded=Msat(0), kept=Msat(0))
 
 
-def refund(cause: MessageId, nonce: str, received: Msat, fee: Msat) -> Entry:
+def refund(cause: MessageId, nonce: str, received: Msat, fee: Msat, least: Msat = SMALLEST) -> Entry:
     """Book a payment that bought nothing."""
-    back = refundable(received, fee)
+    back = refundable(received, fee, least)
     return Entry(cause=cause, nonce=nonce, received=received, sold=Msat(0), refunded=back, kept=Msat(received - back))
 
 
-def taken_back(cause: MessageId, nonce: str, worth: Msat, fee: Msat) -> Entry:
+def taken_back(cause: MessageId, nonce: str, worth: Msat, fee: Msat, least: Msat = SMALLEST) -> Entry:
     """Book time that was sold and is not given."""
-    back = refundable(worth, fee)
+    back = refundable(worth, fee, least)
     return Entry(
         cause=cause,
         nonce=nonce,

@@ -91,6 +91,8 @@ class Seller:
     """How long after its end a contract can be renewed: `vpn.grace_s`."""
     fee: Msat
     """Most that sending money back may cost; it is taken from what goes back."""
+    least: Msat = money.SMALLEST
+    """Least that can be sent back; what is less stays."""
 
     # --- What other nodes ask for ------------------------------------------------------------------------------------
 
@@ -204,7 +206,7 @@ class Seller:
             raise FailedPrecondition("this quote was accepted with another key: ask for one for each")
         if contract.phase is Phase.PAID:
             raise FailedPrecondition("this quote was accepted already; its answer is on the way")
-        entry = money.refund(message.id, contract.nonce, message.amount, self.fee)
+        entry = money.refund(message.id, contract.nonce, message.amount, self.fee, self.least)
         self._book(entry)
         answer = _contract_answer(contract, shop.terms)
         self.out.answer(contract.buyer, answer, reply_to=message.id, amount=entry.refunded, owed=entry.refunded > 0)
@@ -307,7 +309,7 @@ class Seller:
             return self._fail(contract, reason)
         ended = contract.ending(self.now_ms, reason)
         self.books.keep_sold(ended)
-        entry = money.taken_back(cause, nonce, contract.worth(self.now_ms), self.fee)
+        entry = money.taken_back(cause, nonce, contract.worth(self.now_ms), self.fee, self.least)
         self._book(entry)
         answer = Expired(nonce=nonce, reason=_line(reason))
         self.out.answer(contract.buyer, answer, reply_to=None, amount=entry.refunded, owed=entry.refunded > 0)
@@ -317,7 +319,7 @@ class Seller:
     def _fail(self, contract: Sold, reason: str) -> Msat:
         """Give back the money for a tunnel that never was."""
         self.books.keep_sold(contract.ending(self.now_ms, reason))
-        entry = money.taken_back(contract.request, contract.nonce, contract.worth(self.now_ms), self.fee)
+        entry = money.taken_back(contract.request, contract.nonce, contract.worth(self.now_ms), self.fee, self.least)
         self._book(entry)
         self._say_no(contract.buyer, contract.request, contract.nonce, reason, entry.refunded)
         return entry.refunded
@@ -333,7 +335,7 @@ class Seller:
     # --- Saying it ---------------------------------------------------------------------------------------------------
 
     def _refuse(self, message: Incoming, nonce: str, reason: str) -> None:
-        entry = money.refund(message.id, nonce, message.amount, self.fee)
+        entry = money.refund(message.id, nonce, message.amount, self.fee, self.least)
         self._book(entry)
         self._say_no(message.sender, message.id, nonce, reason, entry.refunded)
 

@@ -27,7 +27,7 @@ from impervious.services.vpn.ports import Incoming
 from impervious.services.vpn.purchase import Bought
 from impervious.services.vpn.seller_books import SqlSellerBooks
 from impervious.services.vpn.selling import Closed, Draw, Peers, Seller, Shop
-from impervious.services.vpn.shop import fee_of, needs_interface, open_shop
+from impervious.services.vpn.shop import fee_of, least_refund, needs_interface, open_shop
 from impervious.services.vpn.shown import shown_answer
 from impervious.services.vpn.tables import MIGRATIONS
 from impervious.units import Msat, Sat
@@ -36,6 +36,7 @@ from impervious.wireguard import PresharedKey, PrivateKey, Wg, WireGuard
 logger = logging.getLogger(__name__)
 
 NONCE_BYTES: Final = 16
+"""Written in hexadecimal: whatever it is pasted into, it is no option and needs no quotes."""
 SILENT: Final = "this node cannot set up tunnels at the moment"
 """What buyers are told when the interface does not answer; the operator's log says why."""
 
@@ -56,7 +57,7 @@ class VpnService(Service):
     open_interface: ClassVar[Callable[[VpnConfig], WireGuard]] = staticmethod(open_interface)
     """Tests give another."""
     draw: ClassVar[Draw] = Draw(
-        nonce=lambda: secrets.token_urlsafe(NONCE_BYTES),
+        nonce=lambda: secrets.token_hex(NONCE_BYTES),
         preshared_key=PresharedKey.generate,
     )
 
@@ -64,6 +65,7 @@ class VpnService(Service):
         super().__init__(context)
         self._shop = open_shop(context)
         self._fee = fee_of(context.settings)
+        self._least = least_refund(context)
         self._interface = type(self).open_interface(context.settings.vpn)
         self._keeper = Keeper(
             context,
@@ -84,6 +86,7 @@ class VpnService(Service):
             now_ms=tx.now_ms,
             grace_ms=self.context.settings.vpn.grace_s * SECOND_MS,
             fee=self._fee,
+            least=self._least,
         )
 
     def _buyer(self, tx: ServiceTx) -> Buyer:

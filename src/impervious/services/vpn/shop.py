@@ -15,9 +15,22 @@ NOT_SELLING: Final = "this node sells no tunnels"
 """What buyers are told; the operator has read why at the start."""
 
 
+REFUSAL_BYTES: Final = 2600
+"""The longest refusal: each character of its reason can take 12 bytes in JSON's escapes."""
+
+
 def fee_of(config: Config) -> Msat:
     """Say what sending money back may cost; it is taken from what goes back."""
     return config.message.max_fee_msat_per_part
+
+
+def least_refund(context: ServiceContext) -> Msat:
+    """Say how little can be sent back: what the largest answer carries that a refund can be part of."""
+    config = context.settings.vpn
+    size = REFUSAL_BYTES
+    if config.server_pub_key is not None and context.config.active:
+        size = max(size, _answer_bytes(Terms.of(config)))
+    return context.minimum_amount(size)
 
 
 def open_shop(context: ServiceContext) -> Shop | Closed:
@@ -30,11 +43,11 @@ def open_shop(context: ServiceContext) -> Shop | Closed:
     if config.server_pub_key is None or not context.config.active:
         return Closed(NOT_SELLING)
     terms = Terms.of(config)
-    least = Msat(context.minimum_amount(_answer_bytes(terms)) + fee_of(context.settings))
+    least = Msat(least_refund(context) + fee_of(context.settings))
     if msat(config.price_sat) < least:
         raise ConfigError(
-            f"vpn.price: {config.price_sat} sat do not even pay for sending the buyer the configuration:"
-            f" make it at least {sat_charged(least)} (message.max_fee_msat_per_part included)"
+            f"vpn.price: {config.price_sat} sat are too few to send the buyer its configuration, or its money back:"
+            f" make it at least {sat_charged(least)} (see message.max_fee_msat_per_part, message.min_amount_sat)"
         )
     return Shop(terms=terms, price=config.price_sat, hour_ms=config.period_s * SECOND_MS, max_hours=config.max_hours)
 

@@ -1,6 +1,7 @@
 """What streams show of a seller's answer: its facts, and secrets only where they are asked for."""
 
 import json
+from shlex import quote
 from typing import Final
 
 from impervious.model import Shown
@@ -28,7 +29,8 @@ def shown_answer(payload: Payload, contract: Bought | None, told: Told | None) -
     secret = {_PRESHARED: facts.pop(_PRESHARED)}
     if contract is None or contract.config is None:
         return Shown(data=_dumped(facts))
-    public = {**facts, "command": f"impervious vpn config {contract.nonce}"}
+    # The seller chose the nonce, and people paste commands.
+    public = {**facts, "command": f"impervious vpn config {quote(contract.nonce)}"}
     return Shown(data=_dumped(public), secret=_dumped({**facts, **secret, "config": contract.config.text()}))
 
 

@@ -1,0 +1,82 @@
+"""The buyer's tables against what they promise; what is done with them is in test_service and test_life."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from tests.server.api.test_vpn import BOUGHT, QUOTE
+from tests.server.house import config, open_house
+from tests.services.vpn.shop import BEN, START_MS
+
+from impervious.service import ServiceContext
+from impervious.services.vpn.buyer_books import KEPT_MS, SqlBuyerBooks
+from impervious.services.vpn.contract import Term
+from impervious.services.vpn.purchase import Asked, Bought, Question, Stage
+from impervious.services.vpn.service import VpnService
+from impervious.units import Msat
+from impervious.wireguard import ClientConfig
+
+
+class Clock:
+    """A wall clock that is set by hand."""
+
+    now_ms = START_MS
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def context(tmp_path: Path, clock: Clock) -> AsyncIterator[ServiceContext]:
+    async with open_house(config(tmp_path), now_ms=lambda: clock.now_ms) as house:
+        yield house.services.get(VpnService).context
+
+
+async def keep_bought(context: ServiceContext, contract: Bought) -> None:
+    await context.transaction(lambda tx: SqlBuyerBooks(tx).keep_bought(contract))
+
+
+async def keep_asked(context: ServiceContext, asked: Asked) -> None:
+    await context.transaction(lambda tx: SqlBuyerBooks(tx).keep_asked(asked))
+
+
+async def test_a_contract_comes_back_as_it_was(context: ServiceContext) -> None:
+    assert isinstance(BOUGHT.config, ClientConfig)
+    plain = replace(BOUGHT, config=replace(BOUGHT.config, preshared_key=None, dns=()))
+    waiting = replace(BOUGHT, stage=Stage.PAYING, term=None, config=None, renewing=UUID(int=9), reason="why")
+    renewed = replace(
+        BOUGHT,
+        term=Term(expires_ms=1, span_ms=2, told_ms=0),
+        renewals=Msat(3),
+        returned=Msat(4),
+    )
+    for kept in (BOUGHT, plain, waiting, renewed):
+        await keep_bought(context, kept)
+        assert await context.read(lambda tx: SqlBuyerBooks(tx).bought(BOUGHT.seller, "mine")) == kept
+    assert await context.read(lambda tx: SqlBuyerBooks(tx).bought(BEN, "mine")) is None
+
+
+async def test_only_what_goes_on_is_looked_after(context: ServiceContext) -> None:
+    for stage in Stage:
+        contract = replace(BOUGHT, nonce=stage.value, stage=stage)
+        await keep_bought(context, contract)
+    live = await context.read(lambda tx: SqlBuyerBooks(tx).all_bought())
+    assert {each.stage for each in live} == {Stage.PAYING, Stage.ACTIVE}
+    assert len(await context.read(lambda tx: SqlBuyerBooks(tx).everything())) == len(Stage)
+
+
+async def test_requests_and_quotes_are_kept_for_a_time(context: ServiceContext, clock: Clock) -> None:
+    asked = Asked(id=UUID(int=3), seller=BEN, question=Question.REFRESH, nonce="n", amount=Msat(7))
+    for kept in (asked, replace(asked, open=False)):
+        await keep_asked(context, kept)
+        assert await context.read(lambda tx: SqlBuyerBooks(tx).asked(asked.id)) == kept
+    await context.transaction(lambda tx: SqlBuyerBooks(tx).keep_seen(QUOTE))
+    assert await context.read(lambda tx: SqlBuyerBooks(tx).seen(QUOTE.seller, "offered")) == QUOTE
+    clock.now_ms += KEPT_MS + 600_000
+    await context.transaction(lambda tx: SqlBuyerBooks(tx).forget())
+    assert await context.read(lambda tx: SqlBuyerBooks(tx).asked(asked.id)) is None
+    assert await context.read(lambda tx: SqlBuyerBooks(tx).seen(QUOTE.seller, "offered")) is None
