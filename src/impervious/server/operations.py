@@ -23,6 +23,14 @@ Response = TypeVar("Response", bound=proto.Message)
 
 EXAMPLE_PUBKEY: Final = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
 """For the documentation: a key, though nobody's (it is the generator of secp256k1)."""
+EXAMPLE_INVOICE: Final = (
+    "lnbc2500u1pvjluezsp5zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zygspp5qqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqqqsyqcyq5"
+    "rqwzqfqypqdq5xysxxatsyp3k7enxv4jsxqzpu9qrsgquk0rl77nj30yxdy8j9vdx85fkpmdla2087ne0xh8nhedh8w27kyke0lp53ut353s06fv3qfegext"
+    "0eh0ymjpf39tuven09sam30g4vgpfna3rh"
+)
+"""For the documentation: 2500 µBTC for a cup of coffee (BOLT 11, examples). It is long expired."""
+_SUBJECTS: Final = {"pubkey": EXAMPLE_PUBKEY, "invoice": EXAMPLE_INVOICE}
+"""What a call is about, where it is the first field; without it no request makes sense."""
 
 
 class Door(Enum):
@@ -108,8 +116,8 @@ def operation(
       response_type: class of the response.
       call: does it.
       service: whose operation it is; while that is switched off, the operation says so and does nothing.
-      example: a request for the documentation; None: an empty one, but for the node that it is about.
-      needs: fields without which no request makes sense, beside the node that it is about.
+      example: a request for the documentation; None: an empty one, but for the node or the invoice that it is about.
+      needs: fields without which no request makes sense, beside the node or the invoice that it is about.
       keyed: whether it minds an idempotency key.
     """
     method, route = http.split()
@@ -127,19 +135,15 @@ def operation(
         request_type=request_type,
         response_type=response_type,
         call=checked,
-        example=example or _plain_example(request_type),
-        needs=frozenset(needs) | ({"pubkey"} if _is_about_a_node(request_type) else set()),
+        example=example or request_type(**_subject(request_type)),
+        needs=frozenset(needs) | _subject(request_type).keys(),
         keyed=keyed,
     )
 
 
-def _is_about_a_node(request_type: type[proto.Message]) -> bool:
-    """A pubkey that comes first says whom the call is about; others only narrow it down."""
-    return any(field.attribute == "pubkey" and field.number == 1 for field in fields_of(request_type))
-
-
-def _plain_example(request_type: type[proto.Message]) -> proto.Message:
-    return request_type(**({"pubkey": EXAMPLE_PUBKEY} if _is_about_a_node(request_type) else {}))
+def _subject(request_type: type[proto.Message]) -> dict[str, str]:
+    first = next((field.attribute for field in fields_of(request_type) if field.number == 1), "")
+    return {first: _SUBJECTS[first]} if first in _SUBJECTS else {}
 
 
 def switched_off(service: ServiceConfig) -> Unsupported:

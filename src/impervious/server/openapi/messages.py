@@ -66,12 +66,13 @@ class Messages:
     def _schema(self, message_type: type[proto.Message], way: Way, needs: frozenset[str]) -> Schema:
         schema = described({"type": "object"}, comments().get(full_name(message_type)))
         properties = self.fields(message_type, way)
-        for field in fields_of(message_type):
-            if way is Way.IN and field.proto_name not in needs:
-                properties[field.json_name] = nullable(properties[field.json_name])
+        if way is Way.OUT:
+            required = list(self._always_written(message_type))
+        else:
+            required = [field.json_name for field in fields_of(message_type) if field.proto_name in needs]
+            properties = {name: each if name in required else nullable(each) for name, each in properties.items()}
         if properties:
             schema["properties"] = properties
-        required = list(self._always_written(message_type)) if way is Way.OUT else sorted(needs)
         if required:
             schema["required"] = required
         return schema
