@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 from tests.server.house import config, open_doors, open_house
-from tests.server.test_reflection import PUBLISHED
+from tests.server.test_reflected import PUBLISHED
 
 from .conftest import ROOT
 

@@ -6,7 +6,7 @@ ends. The rooms below know nothing of HTTP and gRPC, and the two know nothing of
 
 import logging
 from functools import partial
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
@@ -26,13 +26,15 @@ from impervious.server.http.serving import HttpServer
 from impervious.server.http.stream import Streams
 from impervious.server.listeners import Listeners, socket_address
 from impervious.server.open_files import make_room
-from impervious.server.openapi.document import Document
 from impervious.server.operations import service_names
 from impervious.server.options import known_types
 from impervious.server.readiness import readiness
-from impervious.server.reflection import with_reflection
+from impervious.server.reflection import Reflection
 from impervious.server.source import Behind
 from impervious.wire.json import Encoding
+
+if TYPE_CHECKING:
+    from impervious.server.openapi.document import Document
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Doors:
         self._hosted = [
             HostedService(each.context.config, inner) for each in node.services for inner in each.grpc_services()
         ]
+        self._document: Document | None = None
         self._known_types = known_types(config)
         self._names = [*service_names(self.table), *sorted(name for each in self._hosted for name in each.names)]
         self._health = Health(dict.fromkeys(self._names, False))
@@ -131,7 +134,8 @@ class Doors:
         services: list[Servable] = [TableService(self.table), stream, self._health, *self._hosted]
         described = [(each.service_type, each.grpc_descriptors()) for each in self._node.services]
         try:
-            return Server(with_reflection(services, described), limits=limits, on_call=asks(self._authorizer))
+            everything = [*services, Reflection(services, described)]
+            return Server(everything, limits=limits, on_call=asks(self._authorizer))
         except ValueError as error:
             raise ConfigError(f"gRPC: {error}: remove one of the services that bring it") from None
 
@@ -157,11 +161,19 @@ class Doors:
                 self._commands,
                 self._node,
                 self.calls,
-                document=Document(self.table, self._commands, self._known_types),
+                document=self._described,
                 max_body=largest_request(self._config),
             ),
             encoding_at=self._encoding_at,
         )
+
+    def _described(self, encoding: Encoding) -> bytes:
+        # Here, because what it reads descriptors with takes 10 MB that most daemons never need.
+        from impervious.server.openapi.document import Document
+
+        if self._document is None:
+            self._document = Document(self.table, self._commands, self._known_types)
+        return self._document.as_json(encoding)
 
     @property
     def _connections(self) -> int:

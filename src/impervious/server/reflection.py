@@ -1,62 +1,82 @@
-"""gRPC server reflection, v1 and v1alpha: clients such as grpcurl list, describe and call without .proto files.
+"""gRPC's reflection service, made at the first question: what it stands on takes 10 MB that most daemons never need.
 
-The service is grpclib's. It is given the names of all that is served, itself included, and the descriptors behind them.
+Until then it is two paths that pass bytes on; `server.reflected` knows the answers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Final, Self
 
-from grpclib.const import Handler
-from grpclib.reflection.service import ServerReflection
+from grpclib.const import Cardinality, Handler
 
-from impervious.rpc import Servable
-from impervious.server.descriptors import Descriptors, published
+from impervious.rpc import Servable, ServerStream
+from impervious.rpc.message import Message, parse
 
-_OURS: Final = "impervious"
-
-
-class _Named:
-    """The part of a service object that answers to one name: grpclib looks at the first path only."""
-
-    def __init__(self, paths: Mapping[str, Handler]) -> None:
-        self._paths = paths
-
-    def __mapping__(self) -> Mapping[str, Handler]:
-        return self._paths
+PATHS: Final = (
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
 
 
-def with_reflection(services: Sequence[Servable], described: Iterable[tuple[str, bytes]] = ()) -> list[Servable]:
-    """Add reflection to what a server serves.
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A message that nobody has read yet."""
+
+    data: bytes
+
+    def SerializeToString(self) -> bytes:
+        """Its wire form."""
+        return self.data
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self:
+        """Any bytes are one."""
+        return cls(data)
+
+
+class Reflection:
+    """Both versions of the service.
 
     Args:
       services: all others.
       described: descriptor sets of services that bring them, each with a name for the log.
     """
-    descriptors = Descriptors()
-    descriptors.add_files(published().file, _OURS)
-    for source, serialized in described:
-        descriptors.add_set(serialized, source)
-    listed: list[Servable] = [*_named(services)]
-    # Once to have the two services, and once more to have them list each other.
-    listed = ServerReflection.extend(listed, pool=descriptors)
-    for each in listed:
-        _describe_foreign(each.__mapping__(), descriptors)
-    return [*services, *ServerReflection.extend(listed, pool=descriptors)[-2:]]
+
+    def __init__(self, services: Sequence[Servable], described: Iterable[tuple[str, bytes]] = ()) -> None:
+        self._services = services
+        self._described = tuple(described)
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        return {path: Handler(partial(self._answer, path), Cardinality.STREAM_STREAM, Unread, Unread) for path in PATHS}
+
+    async def _answer(self, path: str, stream: ServerStream[Unread, Unread]) -> None:
+        handler = self._handlers[path]
+        await handler.func(_Read(stream, handler.request_type))
+
+    @cached_property
+    def _handlers(self) -> Mapping[str, Handler]:
+        from impervious.server.reflected import with_reflection
+
+        made = with_reflection(self._services, self._described)[-len(PATHS) :]
+        return {path: handler for each in made for path, handler in each.__mapping__().items()}
 
 
-def _describe_foreign(paths: Mapping[str, Handler], descriptors: Descriptors) -> None:
-    """Add what classes of google.protobuf know of themselves."""
-    for path, handler in paths.items():
-        descriptors.add_file_of(_service_of(path), [handler.request_type, handler.reply_type])
+class _Read:
+    """The stream as the service expects it."""
 
+    def __init__(self, stream: ServerStream[Unread, Unread], request_type: type[Message]) -> None:
+        self._stream = stream
+        self._request_type = request_type
 
-def _named(services: Iterable[Servable]) -> list[_Named]:
-    found: dict[str, dict[str, Handler]] = {}
-    for each in services:
-        for path, handler in each.__mapping__().items():
-            found.setdefault(_service_of(path), {})[path] = handler
-    return [_Named(paths) for paths in found.values()]
+    def __aiter__(self) -> Self:
+        return self
 
+    async def __anext__(self) -> Message:
+        message = await self._stream.recv_message()
+        if message is None:
+            raise StopAsyncIteration
+        return parse(self._request_type, message.data)
 
-def _service_of(path: str) -> str:
-    return path.split("/")[1]
+    async def send_message(self, message: Message) -> None:
+        await self._stream.send_message(Unread(message.SerializeToString()))

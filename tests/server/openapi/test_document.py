@@ -18,7 +18,8 @@ from tests.server.test_doors import http, town
 from tests.service.toys import EchoService
 
 from impervious.server.api.table import operations
-from impervious.server.openapi.document import OPENAPI, example
+from impervious.server.openapi import OPENAPI
+from impervious.server.openapi.document import example
 from impervious.wire.json import Encoding, decode
 
 Json = dict[str, Any]

@@ -21,11 +21,11 @@ from impervious.server.convert import STOPPING, Problem, problem
 from impervious.server.guard import caller
 from impervious.server.http.asgi import JSON_HEADERS, HttpCall, Receive, Send, WebScope, arrived
 from impervious.server.http.front import App, not_found, wrong_method
-from impervious.server.openapi.document import OPENAPI, Document
+from impervious.server.openapi import OPENAPI
 from impervious.server.operations import CallContext, Door, Operation
 from impervious.server.options import Query, encoding_of, fields_of_query, is_extended
 from impervious.server.readiness import Judged, readiness
-from impervious.wire.json import decode, encode
+from impervious.wire.json import Encoding, decode, encode
 
 BODY_S: Final = 60
 """How long a body may take to arrive."""
@@ -44,7 +44,7 @@ def make_routes(
     node: Judged,
     closing: Closing,
     *,
-    document: Document,
+    document: Callable[[Encoding], bytes],
     max_body: int,
 ) -> App:
     """Make the application behind `Front`.
@@ -54,7 +54,7 @@ def make_routes(
       commands: those of services that bring their own.
       node: asked for /readyz.
       closing: begins when calls that still run are to be answered that the daemon stops.
-      document: describes all of it.
+      document: writes the OpenAPI document for an encoding.
       max_body: bytes of the largest body taken.
     """
     # Its own name and folders are of no use here: nothing is read from disk.
@@ -130,11 +130,11 @@ def _ask_to_wait(message: proto.Message, query: Query) -> None:
         message.wait = True
 
 
-def _openapi(document: Document) -> View:
+def _openapi(document: Callable[[Encoding], bytes]) -> View:
     async def view() -> Response:
         await trio.lowlevel.checkpoint()
         call = arrived.get()
-        return _response(200, document.as_json(encoding_of(Query(call.query), call.encoding)))
+        return _response(200, document(encoding_of(Query(call.query), call.encoding)))
 
     return view
 

@@ -12,12 +12,12 @@ from impervious.pb.websocket import SubscribeResponse
 from impervious.server.commands import Route
 from impervious.server.convert import HTTP_STATUSES
 from impervious.server.descriptors import comments
+from impervious.server.openapi import OPENAPI
 from impervious.server.openapi.messages import Messages, Schema, Way, described
 from impervious.server.openapi.values import PUBKEY, given, taken
 from impervious.server.operations import Operation
 from impervious.wire.json import Encoding, encode
 
-OPENAPI: Final = "/openapi.json"
 _JSON: Final = "application/json"
 _PROBLEM: Final[Schema] = {"$ref": "#/components/responses/Problem"}
 _STATUS: Final[Schema] = {"$ref": "#/components/schemas/google.rpc.Status"}

@@ -20,7 +20,7 @@ from tests.service.toys import EchoService
 
 from impervious.pb.signing import SignRequest, SignResponse
 from impervious.rpc import Health, Servable, Server, open_channel_over
-from impervious.server.reflection import with_reflection
+from impervious.server.reflected import with_reflection
 
 PUBLISHED = [
     "grpc.health.v1.Health",
