@@ -1,6 +1,6 @@
 """Lightning: invoices, payments and keysends of the node's own."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from impervious.errors import InvalidArgument
 from impervious.invoice_feed import settled
 from impervious.model import NodeInvoice, Payment
 from impervious.pb import lightning as pb
-from impervious.server.operations import CallContext, Operation, operation
+from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.lightning import LightningService
 from impervious.units import Sat, sat_credited
 
@@ -27,6 +27,9 @@ def operations(service: LightningService) -> list[Operation]:
         request_type: type[Request],
         response_type: type[Response],
         call: Callable[[LightningService, Request, CallContext], Awaitable[Response]],
+        *,
+        example: Request | None = None,
+        needs: Sequence[str] = (),
     ) -> Operation:
         method, route = http.split()
         return operation(
@@ -36,6 +39,8 @@ def operations(service: LightningService) -> list[Operation]:
             response_type,
             partial(call, service),
             service=service.context.config,
+            example=example,
+            needs=needs,
         )
 
     return [
@@ -45,10 +50,21 @@ def operations(service: LightningService) -> list[Operation]:
             pb.GenerateInvoiceRequest,
             pb.GenerateInvoiceResponse,
             generate_invoice,
+            example=pb.GenerateInvoiceRequest(amount=1000, memo="tea"),
         ),
         row("PayInvoice", "POST payinvoice", pb.PayInvoiceRequest, pb.PayInvoiceResponse, pay_invoice),
         row("CheckInvoice", "POST checkinvoice", pb.CheckInvoiceRequest, pb.CheckInvoiceResponse, check_invoice),
-        row("SendKeysend", "POST keysend", pb.SendKeysendRequest, pb.SendKeysendResponse, send_keysend),
+        row(
+            "SendKeysend",
+            "POST keysend",
+            pb.SendKeysendRequest,
+            pb.SendKeysendResponse,
+            send_keysend,
+            example=pb.SendKeysendRequest(
+                pubkey=EXAMPLE_PUBKEY, amount=10, records=[pb.TlvRecord(type=34349334, text="hello")]
+            ),
+            needs=["amount"],
+        ),
         row("DecodeInvoice", "POST decodeinvoice", pb.DecodeInvoiceRequest, pb.DecodeInvoiceResponse, decode_invoice),
         row("ListPayments", "POST listpayments", pb.ListPaymentsRequest, pb.ListPaymentsResponse, list_payments),
         row("ListInvoices", "POST listinvoices", pb.ListInvoicesRequest, pb.ListInvoicesResponse, list_invoices),
