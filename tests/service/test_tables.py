@@ -62,6 +62,7 @@ async def test_a_service_without_tables_has_none(store: Store) -> None:
         ("nonsense;", "cannot be applied"),
         ("CREATE TABLE my_kv_2_a (b); COMMIT", "cannot be applied: a service's SQL must not say COMMIT"),
         ("-- first\n/* then; */ pragma user_version = 9", "must not say PRAGMA"),
+        ("/* then; */ " * 100 + "nonsense", "cannot be applied"),
     ],
 )
 async def test_a_migration_that_must_not_be_undoes_itself(store: Store, migration: str, says: str) -> None:

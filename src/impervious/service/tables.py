@@ -15,7 +15,7 @@ from impervious.model import ServiceType
 from impervious.store import Tx, is_environmental
 
 _CONTROL: Final = re.compile(
-    r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?>\s|;|--[^\n]*\n|/\*.*?\*/)*+"  # without going back: many comments would take for ever
     r"(BEGIN|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE|ATTACH|DETACH|PRAGMA|VACUUM)\b",
     re.IGNORECASE | re.DOTALL,
 )
