@@ -11,7 +11,7 @@ from coincurve import PrivateKey
 from tests.conftest import inline
 
 from impervious.config import Address, Config, ServerConfig, ServiceConfig, SocketConfig
-from impervious.errors import Unverified
+from impervious.errors import NodeRefused, Unverified
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.hub import Hub
 from impervious.model import (
@@ -59,11 +59,12 @@ MY_KEY = PrivateKey(bytes([1]) * 32)
 ME, ALICE, BOB = (NodePubkey(PrivateKey(bytes([number]) * 32).public_key.format()) for number in (1, 2, 3))
 READY = NodeStatus(state=NodeState.READY, reason="")
 LOCKED = NodeStatus(state=NodeState.LOCKED, reason="LND's wallet is locked: unlock it with `lncli unlock`")
+NO_MONEY = "this node has no invoices and no payments"
 ANY_PORT = Address(host="127.0.0.1", port=0)
 
 
 class LoneNode:
-    """A Lightning node that is as ready as it is told, and never asked to pay: nothing is sent in these tests."""
+    """A Lightning node that is as ready as it is told, and pays nothing: nothing is sent in these tests."""
 
     def __init__(self) -> None:
         self.status = READY
@@ -96,7 +97,7 @@ class LoneNode:
     async def send_keysend(
         self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
     ) -> Payment:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def track(self, payment_hash: PaymentHash) -> Payment:
         raise NotImplementedError
@@ -113,30 +114,30 @@ class LoneNode:
         raise NotImplementedError
 
     async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def decode_invoice(self, payment_request: str) -> DecodedInvoice:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def pay_invoice(
         self, invoice: DecodedInvoice, *, fee_limit: Msat, timeout_s: int, amount: Msat = Msat(0)
     ) -> Payment:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def list_invoices(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> InvoicePage:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
     async def balance(self) -> Balance:
-        raise NotImplementedError
+        raise NodeRefused(NO_MONEY)
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Lightning: invoices, payments and keysends of the node's own."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import betterproto2 as proto
 
@@ -13,6 +13,13 @@ from impervious.pb import lightning as pb
 from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.lightning import LightningService
 from impervious.units import Sat, sat_credited
+
+EXAMPLE_INVOICE: Final = (
+    "lnbc2500u1pvjluezsp5zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zyg3zygspp5qqqsyqcyq5rqwzqfqqqsyqcyq5rqwzqfqqqsyqcyq5"
+    "rqwzqfqypqdq5xysxxatsyp3k7enxv4jsxqzpu9qrsgquk0rl77nj30yxdy8j9vdx85fkpmdla2087ne0xh8nhedh8w27kyke0lp53ut353s06fv3qfege"
+    "xt0eh0ymjpf39tuven09sam30g4vgpfna3rh"
+)
+"""BOLT 11, examples: 2500 µBTC for one cup of coffee."""
 
 Request = TypeVar("Request", bound=proto.Message)
 Response = TypeVar("Response", bound=proto.Message)
@@ -29,7 +36,7 @@ def operations(service: LightningService) -> list[Operation]:
         call: Callable[[LightningService, Request, CallContext], Awaitable[Response]],
         *,
         example: Request | None = None,
-        needs: Sequence[str] = (),
+        needs: Iterable[str] = (),
     ) -> Operation:
         method, route = http.split()
         return operation(
@@ -50,10 +57,26 @@ def operations(service: LightningService) -> list[Operation]:
             pb.GenerateInvoiceRequest,
             pb.GenerateInvoiceResponse,
             generate_invoice,
-            example=pb.GenerateInvoiceRequest(amount=1000, memo="tea"),
+            example=pb.GenerateInvoiceRequest(amount=21, memo="one coffee"),
         ),
-        row("PayInvoice", "POST payinvoice", pb.PayInvoiceRequest, pb.PayInvoiceResponse, pay_invoice),
-        row("CheckInvoice", "POST checkinvoice", pb.CheckInvoiceRequest, pb.CheckInvoiceResponse, check_invoice),
+        row(
+            "PayInvoice",
+            "POST payinvoice",
+            pb.PayInvoiceRequest,
+            pb.PayInvoiceResponse,
+            pay_invoice,
+            example=pb.PayInvoiceRequest(invoice=EXAMPLE_INVOICE),
+            needs=["invoice"],
+        ),
+        row(
+            "CheckInvoice",
+            "POST checkinvoice",
+            pb.CheckInvoiceRequest,
+            pb.CheckInvoiceResponse,
+            check_invoice,
+            example=pb.CheckInvoiceRequest(invoice=EXAMPLE_INVOICE),
+            needs=["invoice"],
+        ),
         row(
             "SendKeysend",
             "POST keysend",
@@ -61,11 +84,19 @@ def operations(service: LightningService) -> list[Operation]:
             pb.SendKeysendResponse,
             send_keysend,
             example=pb.SendKeysendRequest(
-                pubkey=EXAMPLE_PUBKEY, amount=10, records=[pb.TlvRecord(type=34349334, text="hello")]
+                pubkey=EXAMPLE_PUBKEY, amount=5, records=[pb.TlvRecord(type=34349334, text="hello")]
             ),
             needs=["amount"],
         ),
-        row("DecodeInvoice", "POST decodeinvoice", pb.DecodeInvoiceRequest, pb.DecodeInvoiceResponse, decode_invoice),
+        row(
+            "DecodeInvoice",
+            "POST decodeinvoice",
+            pb.DecodeInvoiceRequest,
+            pb.DecodeInvoiceResponse,
+            decode_invoice,
+            example=pb.DecodeInvoiceRequest(invoice=EXAMPLE_INVOICE),
+            needs=["invoice"],
+        ),
         row("ListPayments", "POST listpayments", pb.ListPaymentsRequest, pb.ListPaymentsResponse, list_payments),
         row("ListInvoices", "POST listinvoices", pb.ListInvoicesRequest, pb.ListInvoicesResponse, list_invoices),
         row("Balance", "GET balance", pb.BalanceRequest, pb.BalanceResponse, balance),
