@@ -123,7 +123,7 @@ async def posting(side: Side) -> AsyncIterator[Post]:
 
 @asynccontextmanager
 async def listening(side: Side) -> AsyncIterator[WebSocketConnection]:
-    async with open_websocket_url(f"ws://{side.http}/v1/subscribe") as connection:
+    async with open_websocket_url(f"ws://{side.http}/v1/subscribe?service_type=message") as connection:
         yield connection
 
 
