@@ -9,12 +9,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.interop]
 MAKE, PAY, CHECK = (f"/v1/lightning/{name}" for name in ("generateinvoice", "payinvoice", "checkinvoice"))
 
 
-@pytest.fixture(autouse=True)
-def _there(pair: Pair) -> None:
-    if curl(pair.alice.http, MAKE, {"amount": 1}).status == 404:
-        pytest.skip("this daemon has no lightning service")
-
-
 @pytest.mark.parametrize("amount", [1000, "1000"])
 def test_an_invoice_is_made_paid_and_checked(pair: Pair, door: Door, amount: int | str) -> None:
     # A real program gives the pubkey of the payer too, which no version has asked for.
