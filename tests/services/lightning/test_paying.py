@@ -140,6 +140,7 @@ async def test_an_intent_that_never_reached_the_node_is_dropped_after_a_restart(
 
 
 async def never() -> Payment:
+    await trio.lowlevel.checkpoint()
     raise AssertionError("an intent of an earlier run is never sent")
 
 
@@ -157,6 +158,7 @@ async def payer(market: Market) -> AsyncIterator[Payer]:
 
 def order(error: Exception) -> Order:
     async def send() -> Payment:
+        await trio.lowlevel.checkpoint()
         raise error
 
     return Order(payment_hash=PaymentHash(bytes(32)), amount=Msat(5000), fee_limit=Msat(1000), send=send)
@@ -219,6 +221,7 @@ async def test_a_disk_that_is_full_before_pays_nothing(
     market: Market, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     async def full(_effect: Callable[[ServiceTx], object]) -> object:
+        await trio.lowlevel.checkpoint()
         raise StoreFull("the disk is full")
 
     text, payment_hash = await market.ask()
@@ -243,6 +246,6 @@ async def test_who_waits_when_the_daemon_stops_is_told(tmp_path: Path, wall: Wal
         where.network.lnd("carol").delay_arrivals(60)
         async with where.node("alice") as alice:
             await alice.wait_ready()
-            nursery.start_soon(pay, alice.service(LightningService), text)
+            nursery.start_soon(pay, alice.service(LightningService), text)  # noqa: ASYNC111 - told when its node ends
             await trio.sleep(1)
     assert "the daemon is stopping" in told[0]
