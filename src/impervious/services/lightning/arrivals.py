@@ -13,6 +13,8 @@ from impervious.wire.payloads import compact
 
 CHAT_RECORD: Final = 34349334
 """Text of a chat message (Whatsat, Juggernaut and others since)."""
+MAX_DEPTH: Final = 64
+"""Of a podcast's JSON; what apps send has two or three levels."""
 PODCAST_RECORD: Final = 7629169
 """JSON of a payment to a podcast (Podcasting 2.0, blip-0010)."""
 
@@ -48,7 +50,22 @@ def _object(value: bytes) -> object:
         json.dumps(shape, ensure_ascii=False, allow_nan=False).encode()  # 1e999, half a character, depth
     except (ValueError, RecursionError):
         return None
-    return shape if isinstance(shape, dict) else None
+    return shape if isinstance(shape, dict) and _depth_is_sane(shape) else None
+
+
+def _depth_is_sane(shape: object) -> bool:
+    """Whether everybody's JSON library can read it: how deep they go differs, also between versions of Python."""
+    level = [shape]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _refuse(constant: str) -> NoReturn:
