@@ -6,6 +6,7 @@ The buffer has a slot for each datagram; nothing is copied between receiving and
 """
 
 import ctypes
+import mmap
 import os
 import socket
 from array import array
@@ -56,7 +57,7 @@ class PlainBurst:
     """One system call for each datagram: works everywhere."""
 
     def __init__(self) -> None:
-        slots = memoryview(bytearray(BURST * _SLOT_BYTES))
+        slots = memoryview(_buffer())
         self._slots = [slots[at * _SLOT_BYTES :][:DATAGRAM_BYTES] for at in range(BURST)]
         self._filled = [slot[:0] for slot in self._slots]
 
@@ -134,7 +135,7 @@ class LinuxBurst:
         self._recvmmsg, self._sendmmsg = system.recvmmsg, system.sendmmsg
         self._recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
         self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
-        self._data = bytearray(BURST * _SLOT_BYTES)
+        self._data = _buffer()
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._data))
         self._inbound = _Headers(base)
         self._outbound = _Headers(base)
@@ -185,6 +186,11 @@ class _Headers:
             header.message.pieces, header.message.piece_count = ctypes.addressof(piece), 1
         self.lengths = _column(self._headers, "I", _Header.length.offset)
         self.sizes = _column(self._pieces, "L", _Piece.length.offset)
+
+
+def _buffer() -> mmap.mmap:
+    """Reserve the slots: memory that is taken when a datagram first uses it, where a bytearray takes 4 MiB at once."""
+    return mmap.mmap(-1, BURST * _SLOT_BYTES)
 
 
 def _column(structures: "ctypes.Array[_Header] | ctypes.Array[_Piece]", code: str, offset: int) -> "memoryview[int]":

@@ -1,7 +1,7 @@
 """The document is what the routes are: valid, complete, and true of real requests and answers."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def routes(inside: Inside) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("text", [False, True])
 async def test_it_is_valid(inside: Inside, text: bool) -> None:
-    OpenAPIV31SpecValidator(await document(inside, text=text)).validate()
+    found: dict[Hashable, Any] = dict((await document(inside, text=text)).items())
+    OpenAPIV31SpecValidator(found).validate()
 
 
 async def test_every_route_is_in_it(inside: Inside) -> None:
