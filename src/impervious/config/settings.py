@@ -37,6 +37,7 @@ from impervious.config.kinds import (
     whole,
 )
 from impervious.config.schema import Unset, naming, section, setting
+from impervious.errors import Unsupported
 from impervious.model import RecordType, ServiceType
 from impervious.units import Msat, Sat
 
@@ -124,6 +125,16 @@ class ServiceConfig:
         key="additional_service_data",
         secret=True,
     )
+
+    def require_active(self) -> None:
+        """Refuse for a service that the operator does not want.
+
+        Raises:
+          Unsupported: it is switched off; says where.
+        """
+        if not self.active:
+            name = self.service_type
+            raise Unsupported(f"the {name} service is switched off here: its entry in service_list has active: false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

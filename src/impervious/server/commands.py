@@ -18,7 +18,7 @@ from uuid import UUID
 from impervious.errors import InvalidArgument
 from impervious.model import NodePubkey
 from impervious.server.convert import message_id
-from impervious.server.operations import CallContext, switched_off
+from impervious.server.operations import CallContext
 from impervious.service import Service
 from impervious.service.command import Command, commands_of
 from impervious.wire.json import Encoding
@@ -85,8 +85,7 @@ def _route(service: Service, command: Command) -> Route:
     parameters = _parameters(command)
 
     async def call(body: bytes, context: CallContext) -> bytes:
-        if not service.context.config.active:
-            raise switched_off(service.context.config)
+        service.context.config.require_active()
         arguments = read_arguments(parameters, body, context.encoding)
         for name, value in arguments.items():
             arguments[name] = await _resolved(value, service)

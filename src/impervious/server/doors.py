@@ -17,6 +17,7 @@ from impervious.rpc import Health, Servable, Server, ServerLimits
 from impervious.server import commands
 from impervious.server.api.table import operations
 from impervious.server.closing import Closing
+from impervious.server.feed import Feed
 from impervious.server.frames import Frames
 from impervious.server.grpc import HostedService, StreamService, TableService, asks
 from impervious.server.guard import Authorizer, BrowserRules, authorize
@@ -81,7 +82,6 @@ class Doors:
         """Begins when streams are to end."""
         self.calls = Closing()
         """Begins when calls that still run are to be answered that the daemon stops."""
-        self._frames = Frames()
         self.table = operations(node.services)
         """Everything that can be called under a published path."""
         self._commands = commands.routes(node.services)
@@ -89,7 +89,7 @@ class Doors:
             HostedService(each.context.config, inner) for each in node.services for inner in each.grpc_services()
         ]
         self._document: Document | None = None
-        self._known_types = known_types(config)
+        self._feed = Feed(config.service(_WEBSOCKET), node, Frames(), self.streams, known_types(config))
         self._names = [*service_names(self.table), *sorted(name for each in self._hosted for name in each.names)]
         self._health = Health(dict.fromkeys(self._names, False))
 
@@ -127,11 +127,8 @@ class Doors:
 
     def grpc_server(self) -> Server:
         """Make the gRPC server, to serve on any listener."""
-        stream = StreamService(
-            self._config.service(_WEBSOCKET), self._node, self._frames, self.streams, known_types=self._known_types
-        )
         limits = ServerLimits(message_bytes=largest_request(self._config), connections=self._connections)
-        services: list[Servable] = [TableService(self.table), stream, self._health, *self._hosted]
+        services: list[Servable] = [TableService(self.table), StreamService(self._feed), self._health, *self._hosted]
         described = [(each.service_type, each.grpc_descriptors()) for each in self._node.services]
         try:
             everything = [*services, Reflection(services, described)]
@@ -149,13 +146,7 @@ class Doors:
         return Front(
             rules=BrowserRules.of(self._http_addresses(), server.cors_origins, server.allowed_hosts),
             authorizer=self._authorizer,
-            streams=Streams(
-                self._config.service(_WEBSOCKET),
-                self._node,
-                self._frames,
-                self.streams,
-                known_types=self._known_types,
-            ),
+            streams=Streams(self._feed),
             routes=make_routes(
                 self.table,
                 self._commands,
@@ -172,7 +163,7 @@ class Doors:
         from impervious.server.openapi.document import Document
 
         if self._document is None:
-            self._document = Document(self.table, self._commands, self._known_types)
+            self._document = Document(self.table, self._commands, self._feed.known_types)
         return self._document.as_json(encoding)
 
     @property

@@ -17,17 +17,14 @@ from impervious.errors import ImperviousError
 from impervious.pb.websocket import SubscribeRequest, SubscribeResponse
 from impervious.rpc import CallInfo, Servable
 from impervious.rpc.server_stream import ServerStream
-from impervious.server.closing import Closing
 from impervious.server.convert import STOPPING, problem
-from impervious.server.frames import Frames, Framing, Shape
+from impervious.server.feed import BATCH, Feed
+from impervious.server.frames import Framing, Shape
 from impervious.server.guard import Authorizer, CallFacts, caller
-from impervious.server.operations import CallContext, Door, Operation, switched_off
+from impervious.server.operations import CallContext, Door, Operation
 from impervious.server.options import Watch, is_extended
-from impervious.server.source import Source
 
 SUBSCRIBE: Final = "/websocket.Websocket/Subscribe"
-BATCH: Final = 64
-"""Events taken at a time."""
 
 Call = ServerStream[proto.Message, proto.Message]
 """A call of the table."""
@@ -120,8 +117,7 @@ class HostedService:
 
     async def _answer(self, path: str, handler: Handler, call: Call) -> None:
         try:
-            if not self._config.active:
-                raise switched_off(self._config)
+            self._config.require_active()
             await handler.func(call)
         except Exception as error:  # the outermost boundary of a call, as below
             raise problem(error, path).grpc_error from error
@@ -131,27 +127,11 @@ class StreamService:
     """`Websocket.Subscribe`.
 
     Args:
-      config: of the `websocket` service.
-      source: where subscriptions come from.
-      frames: shared by all streams.
-      closing: begins when all streams are to end.
-      known_types: service types that can be asked for.
+      feed: what it is made from.
     """
 
-    def __init__(
-        self,
-        config: ServiceConfig,
-        source: Source,
-        frames: Frames,
-        closing: Closing,
-        *,
-        known_types: frozenset[str],
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._frames = frames
-        self._closing = closing
-        self._known_types = known_types
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
 
     def __mapping__(self) -> Mapping[str, Handler]:
         """Path -> handler."""
@@ -168,18 +148,16 @@ class StreamService:
         raise STOPPING.grpc_error
 
     async def _stream(self, call: Subscriber, request: SubscribeRequest) -> None:
-        if not self._config.active:
-            raise switched_off(self._config)
+        self._feed.config.require_active()
         extended = context_of(call.metadata, call.peer.addr()).extended
-        asked = Watch.of_request(request, extended=extended, known_types=self._known_types)
-        watch = await asked.resolved(self._source)
-        encode = self._frames.encoder(Shape(Framing.GRPC, secrets=watch.secrets))
-        async with self._source.events(since=watch.since, wanted=watch.wanted) as subscription:
+        asked = Watch.of_request(request, extended=extended, known_types=self._feed.known_types)
+        async with self._feed.open(asked) as (watch, subscription):
+            encode = self._feed.frames.encoder(Shape(Framing.GRPC, secrets=watch.secrets))
             await call.send_initial_metadata()  # the word that the subscription stands
-            while not self._closing.begun:
+            while not self._feed.closing.begun:
                 events = subscription.receive_ready(BATCH)
                 if not events:
-                    with self._closing.wait():
+                    with self._feed.closing.wait():
                         events = [await subscription.receive()]
                 for event in events:
                     if watch.shows(event):

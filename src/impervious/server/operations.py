@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 import betterproto2 as proto
 
 from impervious.config import ServiceConfig
-from impervious.errors import Unsupported
 from impervious.server.guard import LOCAL, Principal
 from impervious.wire.json import Encoding
 from impervious.wire.json.fields import fields_of
@@ -123,8 +122,7 @@ def operation(
     method, route = http.split()
 
     async def checked(request: proto.Message, context: CallContext) -> proto.Message:
-        if not service.active:
-            raise switched_off(service)
+        service.require_active()
         assert isinstance(request, request_type)
         return await call(request, context)
 
@@ -144,12 +142,6 @@ def operation(
 def _subject(request_type: type[proto.Message]) -> dict[str, str]:
     first = next((field.attribute for field in fields_of(request_type) if field.number == 1), "")
     return {first: _SUBJECTS[first]} if first in _SUBJECTS else {}
-
-
-def switched_off(service: ServiceConfig) -> Unsupported:
-    """Make the error for a call to a service that the operator does not want."""
-    name = service.service_type
-    return Unsupported(f"the {name} service is switched off here: its entry in service_list has active: false")
 
 
 def service_names(operations: Iterable[Operation]) -> list[str]:

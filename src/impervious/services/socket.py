@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import trio
 
 from impervious.config.address import is_address, is_loopback
-from impervious.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, StoreFull, Unsupported
+from impervious.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, StoreFull
 from impervious.model import MessageId, NodePubkey, ServiceType
 from impervious.relay import (
     Closed,
@@ -84,8 +84,7 @@ class SocketService(Service):
         Raises:
           Unsupported: the service is switched off.
         """
-        if not self.context.config.active:
-            raise Unsupported("the socket service is switched off here: its entry in service_list has active: false")
+        self.context.config.require_active()
         await self._running.wait()
 
     async def start(self, session: str = DEFAULT_SESSION) -> OpenSocket:

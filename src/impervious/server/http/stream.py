@@ -11,16 +11,15 @@ from typing import Final, Protocol
 import trio
 from grpclib.const import Status
 
-from impervious.config import ServiceConfig
 from impervious.events import Subscription
 from impervious.server.closing import Closing
 from impervious.server.convert import Problem, problem
+from impervious.server.feed import BATCH, Feed
 from impervious.server.frames import (
     PING,
     SSE_BEGIN,
     SSE_KEEPALIVE,
     Encoder,
-    Frames,
     Framing,
     Shape,
     frame_problem,
@@ -36,14 +35,10 @@ from impervious.server.http.asgi import (
     refuse,
     start_message,
 )
-from impervious.server.operations import switched_off
 from impervious.server.options import Query, Watch
-from impervious.server.source import Source
 
 IDLE_S: Final = 30.0
 """Silence after which a client is shown that we are still here."""
-BATCH: Final = 64
-"""Events taken at a time."""
 WRITE_BYTES: Final = 64 << 10
 """Bytes written at a time, unless one frame is larger: bounds what a slow client makes us hold."""
 FAREWELL_S: Final = 1.0
@@ -90,27 +85,11 @@ class Streams:
     """`/v1/subscribe`.
 
     Args:
-      config: of the `websocket` service.
-      source: where subscriptions come from.
-      frames: shared by all streams.
-      closing: begins when all streams are to end.
-      known_types: service types that can be asked for.
+      feed: what it is made from.
     """
 
-    def __init__(
-        self,
-        config: ServiceConfig,
-        source: Source,
-        frames: Frames,
-        closing: Closing,
-        *,
-        known_types: frozenset[str],
-    ) -> None:
-        self._config = config
-        self._source = source
-        self._frames = frames
-        self._closing = closing
-        self._known_types = known_types
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
 
     async def serve(self, call: HttpCall, receive: Receive, send: Send) -> None:
         """Serve a subscriber until it leaves, the daemon stops, or the stream fails."""
@@ -122,18 +101,15 @@ class Streams:
 
     async def _run(self, call: HttpCall, outlet: Outlet) -> None:
         try:
-            if not self._config.active:
-                raise switched_off(self._config)
-            asked = Watch.of_query(
-                Query(call.query), call.headers, default=call.encoding, known_types=self._known_types
-            )
-            watch = await asked.resolved(self._source)
+            feed = self._feed
+            feed.config.require_active()
+            asked = Watch.of_query(Query(call.query), call.headers, default=call.encoding, known_types=feed.known_types)
             # First the subscription, then the word that it stands: whatever the client causes then is on its stream.
-            async with self._source.events(since=watch.since, wanted=watch.wanted) as subscription:
+            async with feed.open(asked) as (watch, subscription):
                 await outlet.open(subscription.position)
                 if call.method != "HEAD":
                     shape = Shape(outlet.framing, watch.encoding, watch.published, watch.secrets)
-                    await Pump(subscription, watch, self._frames.encoder(shape), outlet).run(self._closing)
+                    await Pump(subscription, watch, feed.frames.encoder(shape), outlet).run(feed.closing)
         except Exception as error:  # a subscriber must always be told why its stream ends
             await outlet.fail(problem(error, call.path))
         else:

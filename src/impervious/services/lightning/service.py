@@ -22,7 +22,6 @@ from impervious.errors import (
     PaymentFailed,
     PaymentFailure,
     PaymentNotFound,
-    Unsupported,
 )
 from impervious.model import (
     AddedInvoice,
@@ -315,8 +314,7 @@ class LightningService(Service):
         return await self.context.node.balance()
 
     def _require(self) -> None:
-        if not self.context.config.active:
-            raise Unsupported("the lightning service is switched off here: its entry in service_list has active: false")
+        self.context.config.require_active()
         self.context.require_node()
 
 
