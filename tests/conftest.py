@@ -1,5 +1,6 @@
 """What several rooms' tests need."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -10,6 +11,9 @@ import trio.testing
 from tests.lnd.regtest import KEYSEND, NO_PASSWORD, Regtest, running
 
 T = TypeVar("T")
+
+# A shell starts its background jobs with control-C ignored; programs that tests start and interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("ours", deadline=None)  # no test asserts a time
 hypothesis.settings.load_profile("ours")

@@ -54,13 +54,16 @@ class Running:
     async def stop(self, number: int) -> int:
         """Send it a signal, and return its exit code."""
         self.process.send_signal(number)
-        with trio.fail_after(PATIENCE_S):
-            return await self.process.wait()
+        return await self.ended()
 
     async def leave(self) -> int:
         """Read no more, as `head` does when it has enough, and return its exit code."""
         assert self.process.stdout
         await self.process.stdout.aclose()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until it ends by itself, which it must, and return its exit code."""
         with trio.fail_after(PATIENCE_S):
             return await self.process.wait()
 

@@ -37,7 +37,7 @@ async def test_grpclib_on_asyncio(tmp_path: Path, capfd: pytest.CaptureFixture[s
             assert await client.stop(signal.SIGINT) == 0
         command[3] = "02ab"
         async with started(command) as client:
-            assert await client.process.wait() == 1
+            assert await client.ended() == 1
         assert "INVALID_ARGUMENT: pubkey has 4 characters" in capfd.readouterr().err
 
 

@@ -69,7 +69,7 @@ async def next_message(arriving: WebSocketConnection) -> dict[str, Any]:
 
 async def test_a_bot_without_a_configuration(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with started([sys.executable, "examples/echo_bot.py", str(tmp_path / "gone.yml")]) as bot:
-        assert await bot.process.wait() == 1
+        assert await bot.ended() == 1
     assert "there is no such file" in capfd.readouterr().err
 
 

@@ -26,7 +26,7 @@ def environ(folder: Path) -> dict[str, str]:
 async def test_once_everything_arrived_it_ends_and_leaves_nothing(tmp_path: Path) -> None:
     async with running("demo", "--once", "--json", "--port-base", "0", environ=environ(tmp_path)) as tour:
         facts = [json.loads(line) for line in (await tour.rest()).splitlines()]
-        assert await tour.process.wait() == 0
+        assert await tour.ended() == 0
     steps = [fact["name"] for fact in facts if fact["event"] == "step_ended"]
     assert steps == [step.name for step in TOUR]
     assert facts[-1]["event"] == "tour_ended"
