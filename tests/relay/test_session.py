@@ -102,6 +102,13 @@ async def test_a_session_can_be_stopped_before_its_task_has_begun() -> None:
             assert isinstance(await relay.facts.receive(), Closed)
 
 
+async def test_a_relay_that_ends_does_not_call_its_sessions_idle(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="impervious.relay"):
+        async with running():
+            pass
+    assert "default: relay closed (stopped)" in caplog.messages
+
+
 async def test_silence_ends_it(autojump_clock: trio.testing.MockClock) -> None:
     """Nothing comes in from the network here, so the clock may jump."""
     begun = trio.current_time()

@@ -56,7 +56,7 @@ class Session:
         self._sides = _open_sides(options, self._tokens, carrier, our_ports)
         self.opened = Opened(session=name, id=self.id, ports=self.ports)
         self.announced = False
-        self._reason = CloseReason.IDLE
+        self._reason = CloseReason.STOPPED
         self._running = trio.CancelScope()
         self._ended = trio.Event()
         self._last: SessionStatistics | None = None
@@ -90,9 +90,7 @@ class Session:
 
         Cancellation: stops waiting, not ending.
         """
-        if not self._running.cancel_called:
-            self._reason = CloseReason.STOPPED
-            self._running.cancel()
+        self._running.cancel()
         await self._ended.wait()
         await trio.lowlevel.checkpoint()
 
@@ -113,6 +111,7 @@ class Session:
                     for number, side in enumerate(self._sides, start=1):
                         watch.start_soon(self._watch, number, side, facts)
                     await self._until_silent()
+                    self._reason = CloseReason.IDLE
                     self._running.cancel()
         finally:
             self.close()
