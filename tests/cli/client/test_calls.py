@@ -11,16 +11,15 @@ import trio.testing
 
 from impervious.cli.client.answers import DaemonRefused, DaemonUnavailable
 from impervious.cli.client.calls import (
-    ANSWER_S,
     ASK_AGAIN_S,
     PATIENCE_S,
     PIECE_BYTES,
     Calls,
     Message,
-    NoAnswer,
     open_calls,
 )
 from impervious.cli.client.door import Door
+from impervious.cli.client.rest import ANSWER_S, NoAnswer
 from impervious.cli.exits import UsageError
 from impervious.config import Address
 
@@ -142,7 +141,7 @@ async def test_what_the_daemon_says_is_final(autojump_clock: trio.testing.MockCl
 @pytest.mark.parametrize("body", [b"", b"hello", b"[]", b'{"name":"x"}'])
 async def test_a_server_that_is_no_daemon(autojump_clock: trio.testing.MockClock, body: bytes) -> None:
     async with calling(Daemon(saying(200, body))) as calls:
-        with pytest.raises(UsageError, match="not as an impervious daemon does"):
+        with pytest.raises(UsageError, match="does --url name an impervious daemon"):
             await calls.send(MESSAGE, uploaded=nothing)
 
 

@@ -5,10 +5,10 @@ import pytest
 import trio
 import trio.testing
 
+from impervious.cli.client.answers import DaemonRefused
 from impervious.cli.demo.facts import Fact, StepBegan, StepEnded
 from impervious.cli.demo.stage import DemoFailed, Stage
 from impervious.cli.demo.tour import TOUR, Step, run_tour
-from impervious.cli.doorway import DaemonRefused
 
 
 class Heard(list[Fact]):

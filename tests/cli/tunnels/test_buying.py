@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 
-from impervious.cli.client.calls import NoAnswer
+from impervious.cli.client.rest import Facts, NoAnswer
 from impervious.cli.exits import UsageError
-from impervious.cli.tunnels.asking import Facts, SellerRefused, SellerSilent
+from impervious.cli.tunnels.asking import SellerRefused, SellerSilent
 from impervious.cli.tunnels.buying import Wish, buy, renew
 
 QUOTE: Facts = {"recordId": "QUOTE", "nonce": "n1", "price": 100, "hours": 1}

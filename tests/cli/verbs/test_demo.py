@@ -8,9 +8,10 @@ import pytest
 import trio
 from tests.cli.processes import PATIENCE_S, free_base, running
 
+from impervious.cli.client.door import Door
+from impervious.cli.client.rest import open_rest
 from impervious.cli.demo.stage import DemoFailed, Stage
 from impervious.cli.demo.tour import TOUR, Step
-from impervious.cli.doorway import post
 from impervious.cli.main import main
 from impervious.cli.verbs import demo
 from impervious.config import Address
@@ -45,7 +46,8 @@ async def test_it_keeps_serving_until_it_is_stopped(tmp_path: Path) -> None:
             while "Ctrl-C stops" not in (line := await tour.line()):
                 if line.startswith("  curl -d"):
                     body = json.loads(line.split("'")[1])
-            await post(Address(host="127.0.0.1", port=base + 1), "/v1/message/send", {**body, "text": "from outside"})
+            async with open_rest(Door(address=Address(host="127.0.0.1", port=base + 1))) as rest:
+                await rest.ask("/v1/message/send", {**body, "text": "from outside"})
             while '"from outside"  from alice' not in await tour.line():
                 pass
             assert await tour.stop(signal.SIGINT) == 0

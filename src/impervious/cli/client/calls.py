@@ -1,11 +1,10 @@
-"""Calls to a daemon's REST door that may be repeated: with an Idempotency-Key, an answer that got lost costs nothing.
+"""Messages handed to a daemon: an Idempotency-Key lets a call be repeated, so an answer that got lost costs nothing.
 
 A call is asked again when its answer did not come, never when the daemon has answered. Waiting for an outcome is the
 same call once more with `wait`: the daemon knows the key, so it sends nothing and answers when the message has ended,
 and a daemon that restarts meanwhile is asked again when it is back.
 """
 
-import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,12 +15,11 @@ import httpx2
 import trio
 
 from impervious.backoff import delays_s
-from impervious.cli.client.answers import DaemonUnavailable, refusal_of_body, unreachable
+from impervious.cli.client.answers import DaemonUnavailable
 from impervious.cli.client.door import Door
+from impervious.cli.client.rest import ANSWER_S, NoAnswer, Rest, facts_of, open_rest, text
 from impervious.errors import ImperviousError
 
-ANSWER_S: Final = 60.0
-"""How long the daemon has to accept a message: it may ask LND first."""
 ASK_AGAIN_S: Final = 50.0
 """How long one call waits for an outcome: shorter than what proxies allow, and long enough to cost nothing."""
 PATIENCE_S: Final = 60.0
@@ -31,11 +29,7 @@ LONGEST_DELAY_S: Final = 5.0
 PIECE_BYTES: Final = 16 << 10
 """Of a body, between two looks at how far it is."""
 
-_SEND: Final = "/v1/message/send"
-
-
-class NoAnswer(DaemonUnavailable):
-    """Whether the call was made is unknown: it can be made again with the same key."""
+_SEND: Final = "/v1/message/send?encoding=base64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +44,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """A client of a daemon's REST door. Made by `open_calls`."""
+    """Sends messages through a daemon. Made by `open_calls`."""
 
-    door: Door
-    http: httpx2.AsyncClient
+    rest: Rest
     random: Callable[[], float]
 
     async def send(self, message: Message, *, uploaded: Callable[[int], None]) -> str:
@@ -115,30 +108,17 @@ class Calls:
             "content-length": str(len(message.body)),
             "idempotency-key": message.key,
         }
-        query = {"encoding": "base64", **({"wait": "true"} if wait else {})}
-        url = f"{self.door.url}{_SEND}"
+        path = f"{_SEND}&wait=true" if wait else _SEND
         sent = trio.Event()
         body = _pieces(message.body, uploaded, sent)
         try:
             with trio.fail_after(within_s):
-                answer = await self.http.post(url, params=query, headers=headers, content=body)
+                answer = facts_of(await self.rest.request("POST", path, body, headers=headers))
         except trio.TooSlowError:
             if wait and sent.is_set():
                 raise _StillWaiting from None
-            raise NoAnswer(f"{self.door.url} does not answer") from None
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise unreachable(self.door, error) from error
-        except httpx2.TransportError as error:
-            raise NoAnswer(f"{self.door.url} went away before it answered") from error
-        return self._id(answer)
-
-    def _id(self, answer: httpx2.Response) -> str:
-        if answer.status_code != httpx2.codes.OK:
-            raise refusal_of_body(answer.content, self.door, answer.status_code)
-        try:
-            return str(json.loads(answer.content)["id"])
-        except (ValueError, KeyError, TypeError):
-            raise refusal_of_body(b"", self.door, answer.status_code) from None
+            raise NoAnswer(f"{self.rest.door.url} does not answer") from None
+        return text(answer, "id")
 
 
 class _StillWaiting(ImperviousError):
@@ -159,13 +139,8 @@ async def open_calls(
       transport: another way to it than TCP.
       random: numbers from 0 to 1, for the back-off.
     """
-    async with httpx2.AsyncClient(
-        verify=door.tls or False,  # plain HTTP needs no context, and making one takes longer than the call
-        timeout=None,  # deadlines are Trio's
-        trust_env=False,  # never through a proxy that the environment names: it would see the message
-        transport=transport,
-    ) as http:
-        yield Calls(door=door, http=http, random=random)
+    async with open_rest(door, transport=transport) as rest:
+        yield Calls(rest=rest, random=random)
 
 
 async def _pieces(  # noqa: ASYNC124 - the client wants an asynchronous iterator

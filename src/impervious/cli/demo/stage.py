@@ -16,13 +16,13 @@ import trio
 from trio_websocket import open_websocket_url
 
 from impervious.background import background
+from impervious.cli.client.door import Door
+from impervious.cli.client.rest import Facts, Rest, open_rest
 from impervious.cli.demo.facts import Arrived, Concluded, Fact, Opened, Place, shortened
 from impervious.cli.demo.inbox import STATUS, Arrival, Inbox
-from impervious.cli.doorway import post
 from impervious.cli.simnet.layout import NodePorts, check_room
 from impervious.cli.simnet.setup import set_up
 from impervious.config import Address, Config
-from impervious.config.values import Plain
 from impervious.errors import ConfigError, ImperviousError
 from impervious.server.listeners import Addresses
 from impervious.sim import SimNetwork
@@ -57,15 +57,12 @@ class Host:
     config: Config
     node: Node
     addresses: Addresses
+    rest: Rest
     inbox: Inbox
 
-    async def post(self, path: str, body: Mapping[str, Plain]) -> Mapping[str, Plain]:
-        """Call it through its HTTP door.
-
-        Raises:
-          DaemonRefused: in the daemon's own words.
-        """
-        return await post(self.addresses.http, path, body)
+    async def post(self, path: str, body: Mapping[str, object]) -> Facts:
+        """Call it through its HTTP door; raises what `Rest.ask` does."""
+        return await self.rest.ask(path, body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +141,10 @@ async def _open_host(
         await _ready(lnd.name, node)
         inbox, where = Inbox(partial(hear, lnd.name)), node.addresses
         url = f"ws://{where.http}/v1/subscribe?v=2"
-        async with open_websocket_url(url, max_message_size=_FRAME_BYTES) as websocket:
+        async with (
+            open_rest(Door(address=where.http)) as rest,
+            open_websocket_url(url, max_message_size=_FRAME_BYTES) as websocket,
+        ):
             async with background(partial(inbox.watch, websocket)):
                 host = Host(
                     name=lnd.name,
@@ -152,6 +152,7 @@ async def _open_host(
                     config=setup.config,
                     node=node,
                     addresses=where,
+                    rest=rest,
                     inbox=inbox,
                 )
                 yield host, _place(host, lnd, setup.path)

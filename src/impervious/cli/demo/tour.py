@@ -13,7 +13,7 @@ import trio
 from impervious.cli.demo.facts import StepBegan, StepEnded
 from impervious.cli.demo.stage import DemoFailed, Stage
 from impervious.cli.demo.steps import federate, lightning, message, sign, socket
-from impervious.cli.doorway import DaemonAway, DaemonRefused
+from impervious.errors import ImperviousError
 
 WITHIN_S: Final = 60.0
 """A step takes a second or two; this is for machines that are very busy."""
@@ -62,6 +62,6 @@ async def run_tour(stage: Stage, steps: Sequence[Step], *, within_s: float = WIT
                 await step.run(stage)
         except trio.TooSlowError as error:
             raise DemoFailed(f"step {step.name!r}: it was not done after {within_s:.0f} s") from error
-        except (DemoFailed, DaemonRefused, DaemonAway) as error:
+        except ImperviousError as error:
             raise DemoFailed(f"step {step.name!r}: {error}") from error
         stage.tell(StepEnded(name=step.name, seconds=trio.current_time() - began))

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from impervious.cli.client.calls import NoAnswer
+from impervious.cli.client.rest import Facts, NoAnswer, number, text
 from impervious.cli.exits import UsageError
-from impervious.cli.tunnels.asking import Facts, SellerSilent, number, text
+from impervious.cli.tunnels.asking import SellerSilent
 
 QUOTE_S: Final = 60.0
 """How long a seller has to say its price."""

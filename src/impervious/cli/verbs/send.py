@@ -12,9 +12,10 @@ import trio
 from grpclib.const import Status
 
 from impervious.cli.client.answers import DaemonRefused
-from impervious.cli.client.calls import Message, NoAnswer, open_calls
+from impervious.cli.client.calls import Message, open_calls
 from impervious.cli.client.door import Door, add_door_arguments, find_door
 from impervious.cli.client.progress import shown_progress
+from impervious.cli.client.rest import NoAnswer
 from impervious.cli.exits import OK, UsageError, exit_code, report
 from impervious.errors import ImperviousError, InvalidArgument
 from impervious.model import NodePubkey

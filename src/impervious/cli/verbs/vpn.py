@@ -13,10 +13,10 @@ from typing import Final
 
 import trio
 
-from impervious.cli.client.calls import open_calls
 from impervious.cli.client.door import Door, add_door_arguments, find_door
+from impervious.cli.client.rest import Facts, number, open_rest, text
 from impervious.cli.exits import OK, USAGE, UsageError
-from impervious.cli.tunnels.asking import Facts, ask, number, open_asking, text
+from impervious.cli.tunnels.asking import ask, open_asking
 from impervious.cli.tunnels.buying import Tunnel, Wish, buy, renew
 from impervious.cli.tunnels.files import FOLDER, tunnel_path, wg_quick, write_tunnel
 from impervious.config_file import Found, read_config
@@ -171,9 +171,9 @@ async def _renewed(door: Door, nonce: str, most: int | None) -> int:
 
 
 async def _let_renew(door: Door, nonce: str, budget: int) -> None:
-    async with open_calls(door) as calls:
-        contract = await ask(calls, "get", {"nonce": nonce})
-        await ask(calls, "renew", {"pubkey": text(contract, "pubkey"), "nonce": nonce, "budget": str(budget)})
+    async with open_rest(door) as rest:
+        contract = await ask(rest, "get", {"nonce": nonce})
+        await ask(rest, "renew", {"pubkey": text(contract, "pubkey"), "nonce": nonce, "budget": str(budget)})
 
 
 def _down(args: Namespace) -> int:
@@ -234,8 +234,8 @@ def _cancel(args: Namespace) -> int:
 
 def _asked(args: Namespace, path: str, body: dict[str, str] | None) -> Facts:
     async def call(door: Door) -> Facts:
-        async with open_calls(door) as calls:
-            return await ask(calls, path, body)
+        async with open_rest(door) as rest:
+            return await ask(rest, path, body)
 
     return trio.run(call, find_door(args))
 

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from impervious.cli.client.answers import DaemonRefused
 from impervious.cli.demo.facts import Arrived, Done, Fact
 from impervious.cli.demo.stage import open_stage
 from impervious.cli.demo.steps import lightning
-from impervious.cli.doorway import DaemonRefused
 
 pytestmark = pytest.mark.slow
 

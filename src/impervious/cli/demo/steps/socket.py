@@ -7,7 +7,6 @@ import trio
 
 from impervious.cli.demo.facts import Done
 from impervious.cli.demo.stage import DemoFailed, Stage
-from impervious.config.values import Plain
 
 PACKETS: Final = (b"from the left", b"from the right")
 REPEAT_S: Final = 0.2
@@ -31,7 +30,7 @@ async def relay(stage: Stage) -> None:
     await alice.inbox.wait_for(lambda arrival: arrival.service == "socket" and b'"CLOSED"' in arrival.data)
 
 
-def _port(value: Plain) -> int:
+def _port(value: object) -> int:
     return int(str(value).removeprefix(":"))  # as published: ":6000"
 
 
