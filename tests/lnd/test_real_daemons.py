@@ -3,7 +3,10 @@
 Needs btcd, btcctl, lnd and lncli on PATH.
 """
 
+import hashlib
+import json
 import signal
+from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,13 +33,17 @@ def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regtest]:
 
 
 @asynccontextmanager
-async def pair(regtest: Regtest, folder: Path) -> AsyncIterator[tuple[Daemon, Daemon, trio.Nursery]]:
+async def pair(
+    regtest: Regtest, folder: Path, *, federate: bool = False
+) -> AsyncIterator[tuple[Daemon, Daemon, trio.Nursery]]:
     """Daemons on alice and carol, who have no channel with each other."""
     daemons = []
     for name in ("alice", "carol"):
         home = folder / name
         home.mkdir()
         daemons.append(on_lnd(name, home, regtest[name].pubkey, regtest[name].config))
+        if federate:
+            daemons[-1].settings["federate"] = {"imp_id": name}
     async with trio.open_nursery() as nursery:
         try:
             for daemon in daemons:
@@ -94,6 +101,60 @@ async def test_messages_cross_and_killing_the_receiver_loses_nothing(regtest: Re
         sent = [(await alice.send(carol, f"while away {number}", wait=True))["id"] for number in range(3)]
         await started(carol, nursery)
         assert [each["id"] for each in await events_of(carol, 4)][1:] == sent
+
+
+async def told(daemon: Daemon, service: str) -> dict[str, Any]:
+    """The first event of a service, of a test's own daemon; with its data read."""
+    async with daemon.events() as stream:
+        while (event := await next_event(stream))["serviceType"] != service:
+            pass
+    return {**event, **json.loads(b64decode(event["data"]))}
+
+
+async def test_invoices_and_keysends_are_paid(regtest: Regtest, tmp_path: Path) -> None:
+    async with pair(regtest, tmp_path) as (alice, carol, _):
+        made = await carol.post("/v1/lightning/generateinvoice", {"amount": 1234, "memo": "tea"})
+        assert "never tried to pay it" in (await alice.post("/v1/lightning/checkinvoice", made))["message"]
+        assert await carol.post("/v1/lightning/checkinvoice", made) == {"paid": False}
+        paid_with = await alice.post("/v1/lightning/payinvoice", made)
+        assert await alice.post("/v1/lightning/payinvoice", made) == paid_with
+        read = await alice.post("/v1/lightning/decodeinvoice", made)
+        proof = hashlib.sha256(bytes.fromhex(paid_with["preimage"])).hexdigest()
+        assert (read["paymentHash"], read["amountMsat"], read["description"]) == (proof, "1234000", "tea")
+        for daemon in (alice, carol):
+            assert await daemon.post("/v1/lightning/checkinvoice", made) == {"paid": True}
+        event = await told(carol, "lightning")
+        assert (event["recordId"], event["paymentHash"], event["amount"]) == ("INVOICE_PAID", proof, "1234")
+
+        own = await alice.post("/v1/lightning/generateinvoice", {"amount": 1})
+        assert "own" in (await alice.post("/v1/lightning/payinvoice", own))["message"]
+
+        since = event["seq"]
+        records = [{"type": 34349334, "text": "hi"}, {"type": 696969, "value": "00ff"}]
+        body = {"pubkey": carol.pubkey.hex, "amount": 7, "records": records}
+        keysend = await alice.post("/v1/lightning/keysend", body, {"Idempotency-Key": "once"})
+        assert await alice.post("/v1/lightning/keysend", body, {"Idempotency-Key": "once"}) == keysend
+        async with carol.events(int(since)) as stream:
+            while (arrived := await next_event(stream))["serviceType"] != "lightning":
+                pass
+        shown = json.loads(b64decode(arrived["data"]))
+        assert (shown["recordId"], shown["chat"], arrived["amount"]) == ("KEYSEND", "hi", "7")
+        assert {"type": 696969, "value": "00ff"} in shown["tlvRecords"]
+
+
+async def test_nodes_sign_and_federate(regtest: Regtest, tmp_path: Path) -> None:
+    async with pair(regtest, tmp_path, federate=True) as (alice, carol, _):
+        signed = {"msg": "aGVsbG8=", **await alice.post("/v1/sign", {"msg": "aGVsbG8="})}
+        verdict = await carol.post("/v1/verify", signed)
+        assert verdict == {"result": True, "pubkey": alice.pubkey.hex, "inGraph": True}
+        assert not (await carol.post("/v1/verify", {**signed, "msg": "aGVsbG9v"}))["result"]
+        asked = await alice.post("/v1/federate/request", {"pubkey": carol.pubkey.hex})
+        async with alice.events() as stream:
+            while (await next_event(stream))["replyToId"] != asked["id"]:
+                pass
+        for daemon, other in ((alice, carol), (carol, alice)):
+            peer = await daemon.post("/v1/federate/peer", {"pubkey": f"@{other.name}"})
+            assert peer["pubkey"] == other.pubkey.hex
 
 
 async def test_a_sender_killed_inside_a_long_message_pays_each_part_once(regtest: Regtest, tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ def _value(record: pb.TlvRecord) -> bytes:
         raise InvalidArgument(f"record {record.type} has a value and a text: choose one")
     if record.text:
         return record.text.encode()
+    if not record.value:  # rather than pay for a record whose content was given under a name that nobody knows
+        raise InvalidArgument(f"record {record.type} is empty: give its value in hex, or its text")
     try:
         return bytes.fromhex(record.value)
     except ValueError:
