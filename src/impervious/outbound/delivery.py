@@ -290,6 +290,9 @@ class Delivery:
             self._last_reason = str(error)
             return False, True
         except NodeRefused as error:
+            if maybe_sent:  # it refuses to say, which ends nothing
+                self._last_reason = str(error)
+                return False, True
             self._fail(f"the Lightning node refused the payment: {error}", retryable=False)
             return True, False
         if payment.status is PaymentStatus.SUCCEEDED:

@@ -1,0 +1,229 @@
+"""Deliveries on a bench: the real outbox and the real sender, with a Lightning node that does as it is told."""
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import trio
+from tests.conftest import Wall, inline
+from tests.server.house import ALICE, BOB, LoneNode
+
+from impervious.config import Config
+from impervious.errors import NoRoute, PaymentFailure, PaymentNotFound
+from impervious.hub import Hub
+from impervious.model import (
+    KeysendSupport,
+    MessageId,
+    NodePubkey,
+    OutboundMessage,
+    Part,
+    Payment,
+    PaymentHash,
+    PaymentStatus,
+    Preimage,
+    Records,
+    Route,
+    ServiceType,
+)
+from impervious.outbound import Outbound, SendPolicy
+from impervious.outbound.accept import accept
+from impervious.store import Store, open_store, outbox, spending
+from impervious.supervisor import send_policy
+from impervious.units import Msat
+from impervious.wire import envelope, onion
+from impervious.wire.envelope import Envelope
+from impervious.wire.keysend import PREIMAGE_RECORD
+
+FEE = Msat(20)
+HEIGHT = 800_000
+
+Answer = PaymentStatus | PaymentFailure | Exception
+"""What becomes of a payment, or of the question."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A payment as the node was asked for it."""
+
+    payment_hash: PaymentHash
+    recipient: NodePubkey
+    amount: Msat
+    fee_limit: Msat
+    envelope: Envelope
+
+
+@dataclass
+class Payer(LoneNode):
+    """Pays, unless it is told otherwise. Being asked to pay what is paid fails the test."""
+
+    answers: deque[Answer] = field(default_factory=deque)
+    """To the next payments."""
+    fates: deque[Answer] = field(default_factory=deque)
+    """To the next questions what became of one."""
+    hops: int = 2
+    support: KeysendSupport = KeysendSupport.YES
+    reachable: bool = True
+    signing: deque[Exception] = field(default_factory=deque)
+    settlement_s: float = 0.3
+    sent: list[Sent] = field(default_factory=list)
+    tracked: list[PaymentHash] = field(default_factory=list)
+    settled: dict[PaymentHash, Msat] = field(default_factory=dict)
+    under_way: int = 0
+    most_under_way: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    async def sign(self, text: bytes) -> bytes:
+        if self.signing:
+            await trio.lowlevel.checkpoint()
+            raise self.signing.popleft()
+        return await super().sign(text)
+
+    async def send_keysend(
+        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+    ) -> Payment:
+        found = preimage.payment_hash
+        assert found not in self.settled, "this has been paid"
+        [(_, record)] = records.items()
+        self.sent.append(Sent(found, dest, amount, fee_limit, envelope.decode(record)))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await trio.sleep(self.settlement_s)
+        self.under_way -= 1
+        if not self._fits(amount, {**records, PREIMAGE_RECORD: preimage.raw}):
+            return _failed(found, amount, PaymentFailure.NO_ROUTE)
+        return self._end(found, amount, self.answers.popleft() if self.answers else PaymentStatus.SUCCEEDED)
+
+    async def track(self, payment_hash: PaymentHash) -> Payment:
+        self.tracked.append(payment_hash)
+        await trio.sleep(0.1)
+        if self.fates:
+            return self._end(payment_hash, self._amount(payment_hash), self.fates.popleft())
+        if payment_hash in self.settled:
+            return _paid(payment_hash, self.settled[payment_hash])
+        raise PaymentNotFound("never heard of it")
+
+    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
+        await trio.lowlevel.checkpoint()
+        if not (self.reachable and self._fits(amount, {**records, PREIMAGE_RECORD: bytes(32)})):
+            raise NoRoute("unable to find a path to destination")
+        return Route(hops=self.hops, fee=FEE, total_amount=Msat(amount + FEE), height=HEIGHT)
+
+    async def keysend_support(self, pubkey: NodePubkey) -> KeysendSupport:
+        await trio.lowlevel.checkpoint()
+        return self.support
+
+    def _fits(self, amount: Msat, records: Records) -> bool:
+        forwarding = (self.hops - 1) * onion.forwarding_bytes(Msat(amount + FEE), HEIGHT)
+        return forwarding + onion.final_bytes(amount, HEIGHT, records) <= onion.MAX_BYTES
+
+    def _amount(self, payment_hash: PaymentHash) -> Msat:
+        return next((each.amount for each in self.sent if each.payment_hash == payment_hash), Msat(1000))
+
+    def _end(self, payment_hash: PaymentHash, amount: Msat, answer: Answer) -> Payment:
+        match answer:
+            case Exception():
+                raise answer
+            case PaymentStatus.SUCCEEDED:
+                self.settled[payment_hash] = amount
+                return _paid(payment_hash, amount)
+            case PaymentStatus():
+                raise AssertionError(f"no payment ends {answer}")
+            case PaymentFailure():
+                return _failed(payment_hash, amount, answer, attempts=1)
+
+
+def _paid(payment_hash: PaymentHash, amount: Msat) -> Payment:
+    return Payment(payment_hash=payment_hash, status=PaymentStatus.SUCCEEDED, amount=amount, fee=FEE, attempts=1)
+
+
+def _failed(payment_hash: PaymentHash, amount: Msat, reason: PaymentFailure, *, attempts: int = 0) -> Payment:
+    return Payment(
+        payment_hash=payment_hash,
+        status=PaymentStatus.FAILED,
+        amount=amount,
+        fee=Msat(0),
+        attempts=attempts,
+        failure=reason,
+    )
+
+
+@dataclass
+class Bench:
+    """A node that pays, an outbox, and whoever delivers what is in it."""
+
+    node: Payer
+    store: Store
+    policy: SendPolicy
+    hub: Hub
+
+    async def accept(
+        self,
+        payload: bytes = b"hello",
+        *,
+        amount: int = 0,
+        to: NodePubkey = ALICE,
+        service: str = "message",
+        obligation: bool = False,
+    ) -> MessageId:
+        """Put a message into the outbox."""
+        message = OutboundMessage(
+            id=uuid4(),
+            recipient=to,
+            service_type=ServiceType(service),
+            payload=payload,
+            amount=Msat(amount) if amount else self.policy.minimum_amount(len(payload)),
+        )
+        await self.store.write(lambda tx: accept(tx, message, self.policy, obligation=obligation))
+        return message.id
+
+    @asynccontextmanager
+    async def delivering(self) -> AsyncIterator[Outbound]:
+        """Deliver for as long as the block runs; leaving it is what a stop of the daemon does."""
+        async with trio.open_nursery() as nursery:
+            outbound = Outbound(self.node, self.store, self.hub, self.policy, random=lambda: 0.5)
+            nursery.start_soon(outbound.run)
+            yield outbound
+            nursery.cancel_scope.cancel()
+
+    async def outcome(self, message_id: MessageId) -> dict[str, Any]:
+        """Wait for the end of a message; says what its event does."""
+        with self.hub.waiting_for(f"outcome {message_id}") as wakes:
+            while True:
+                found = await self.store.read(lambda tx: outbox.state(tx, message_id))
+                assert found is not None
+                if found[1] is not None:
+                    return dict(json.loads(found[1]))
+                await wakes.receive()
+
+    async def deliver(self, message_id: MessageId) -> dict[str, Any]:
+        """The same, delivering meanwhile."""
+        async with self.delivering():
+            with trio.fail_after(30 * 86_400):
+                return await self.outcome(message_id)
+
+    async def parts(self, message_id: MessageId) -> list[Part]:
+        """Those that are not dead."""
+        return (await self.store.read(lambda tx: outbox.load(tx, message_id)))[1]
+
+    async def spent(self) -> Msat:
+        """What the budget says."""
+        return await self.store.read(spending.spent)
+
+
+@asynccontextmanager
+async def open_bench(folder: Path, wall: Wall, **policy: object) -> AsyncIterator[Bench]:
+    """A bench with an empty outbox; `policy` is what differs from the defaults."""
+    hub, node = Hub(), Payer()
+    chosen = replace(send_policy(Config()), **policy)  # type: ignore[arg-type]
+    async with open_store(folder / "imp.db", on_commit=hub.publish, now_ms=wall, run_sync=inline) as store:
+        yield Bench(node, store, chosen, hub)
+
+
+__all__ = ["ALICE", "BOB", "FEE", "Bench", "Payer", "Sent", "open_bench"]
