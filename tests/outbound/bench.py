@@ -92,13 +92,14 @@ class Payer(LoneNode):
         assert found not in self.settled, "this has been paid"
         [(_, record)] = records.items()
         self.sent.append(Sent(found, dest, amount, fee_limit, envelope.decode(record)))
+        answer = self.answers.popleft() if self.answers else PaymentStatus.SUCCEEDED
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         await trio.sleep(self.settlement_s)
         self.under_way -= 1
         if not self._fits(amount, {**records, PREIMAGE_RECORD: preimage.raw}):
             return _failed(found, amount, PaymentFailure.NO_ROUTE)
-        return self._end(found, amount, self.answers.popleft() if self.answers else PaymentStatus.SUCCEEDED)
+        return self._end(found, amount, answer)
 
     async def track(self, payment_hash: PaymentHash) -> Payment:
         self.tracked.append(payment_hash)

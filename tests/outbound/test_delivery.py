@@ -276,6 +276,22 @@ async def test_a_failure_is_told_with_the_next_message_until_that_is_settled(
         assert await bench.store.read(lambda tx: outbox.voids(tx, ALICE, 64)) == ()
 
 
+async def test_a_message_whose_header_never_settled_has_told_nothing(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall) as bench:
+        bench.node.answers.append(ODD)
+        await bench.deliver(await bench.accept())
+        bench.node.answers.append(ODD)  # the part with the header; the other one settles
+        outcome = await bench.deliver(await bench.accept(b"x" * 1_800))
+        assert (outcome["state"], outcome["parts_settled"]) == ("failed", 1)
+        assert outcome["reason"].endswith(str(ODD))
+        await bench.deliver(await bench.accept())
+        signed = bench.node.sent[-1].envelope.signed_header
+        assert signed
+        assert signed.header.void_orders == (1, 2)
+
+
 # --- The database -----------------------------------------------------------------------------------------------------
 
 
