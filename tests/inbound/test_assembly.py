@@ -1,6 +1,5 @@
 """Parts, turns and limits, straight on the database: no node, no loop."""
 
-import hashlib
 import json
 from collections.abc import AsyncIterator
 from functools import partial
@@ -12,67 +11,18 @@ from coincurve import PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import Wall, inline
+from tests.inbound.letters import ALICE_KEY, CAROL_KEY, LOCAL, MESSAGE, NOW_S, header, invoice, node, sign, whole
 
 from impervious.errors import Malformed
 from impervious.inbound import arrival, assembly, turns
-from impervious.inbound.arrival import Foreign, Local, PartArrived, RawArrived, Rejected
+from impervious.inbound.arrival import Foreign, PartArrived, RawArrived, Rejected
 from impervious.inbound.assembly import Refused, joined
-from impervious.model import NodePubkey, PaymentHash, RecordType, ServiceType, SettledInvoice
+from impervious.model import PaymentHash, RecordType, ServiceType
 from impervious.store import Store, Tx, inbox, log, open_store
 from impervious.store.inbox import Complete
 from impervious.units import Msat
-from impervious.wire import envelope, lnd_signature
-from impervious.wire.envelope import Envelope, Header, SignedHeader
-
-ALICE_KEY, BOB_KEY, CAROL_KEY = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
-MESSAGE = RecordType(400_000)
-NOW_S = 1_760_000_000
-
-
-def node(key: PrivateKey) -> NodePubkey:
-    return NodePubkey(key.public_key.format())
-
-
-LOCAL = Local(pubkey=node(BOB_KEY), network="regtest", services={MESSAGE: ServiceType("message")}, max_bytes=480_000)
-
-
-def invoice(value: bytes, *, amount: int = 1000, record_type: int = MESSAGE, keysend: bool = True) -> SettledInvoice:
-    return SettledInvoice(
-        payment_hash=PaymentHash(hashlib.sha256(value + uuid4().bytes).digest()),
-        amount=Msat(amount),
-        records={record_type: value, 5482373484: bytes(32), 106823: b"\x07"},
-        is_keysend=keysend,
-        add_index=1,
-        settle_index=1,
-        created_s=NOW_S,
-        settled_s=NOW_S,
-    )
-
-
-def header(data: bytes, *, key: PrivateKey = ALICE_KEY, order: int = 1, amount: int = 1000, **other: object) -> Header:
-    fields = {
-        "sender": node(key),
-        "sent_at_ms": NOW_S * 1000,
-        "reply_to": None,
-        "total_bytes": len(data),
-        "payload_sha256": hashlib.sha256(data).digest(),
-        "amount": Msat(amount),
-        "order": order,
-        **other,
-    }
-    return Header(**fields)  # type: ignore[arg-type]
-
-
-def sign(what: Header, identifier: UUID, *, key: PrivateKey = ALICE_KEY, **other: object) -> SignedHeader:
-    raw = envelope.encode_header(what)
-    bound = {"network": "regtest", "record_type": MESSAGE, "recipient": LOCAL.pubkey, "message_id": identifier, **other}
-    return SignedHeader(header=what, raw=raw, signature=lnd_signature.sign(envelope.signed_text(raw, **bound), key))  # type: ignore[arg-type]
-
-
-def whole(data: bytes, message_id: UUID, **other: object) -> Envelope:
-    signed = sign(header(data, **other), message_id)  # type: ignore[arg-type]
-    return Envelope(message_id=message_id, offset=0, payload=data, signed_header=signed)
-
+from impervious.wire import envelope
+from impervious.wire.envelope import Envelope
 
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
