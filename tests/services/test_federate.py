@@ -13,7 +13,7 @@ from tests.walks import Stage, detail, everything, stage, take
 from trio.testing import MockClock
 
 from impervious.config import Config
-from impervious.errors import FailedPrecondition, InvalidArgument, NodeUnavailable, NotFound
+from impervious.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NodeUnavailable, NotFound
 from impervious.model import Event, NodePubkey, Peer
 from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
@@ -65,6 +65,12 @@ async def peers(node: Node) -> list[tuple[str, NodePubkey]]:
 async def seen(node: Node, record: str) -> list[Event]:
     found = [event for event in await everything(node) if event.service_type == "federate"]
     return [event for event in found if detail(event)["recordId"] == record]
+
+
+async def introduction(node: Node, *, answer: bool = True) -> bytes:
+    await node.wait_ready()
+    service = federation(node)
+    return await service.context.read(lambda tx: service._introduction(tx, answer=answer))
 
 
 async def counter(node: Node, name: str) -> int:
@@ -237,6 +243,20 @@ async def test_ask_waits_for_a_word(tmp_path: Path, wall: Wall, autojump_clock: 
             await federation(carol).accept(me)
 
 
+async def test_a_word_with_a_key_is_given_once(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with alice_and_carol(tmp_path, wall, accept="ask") as (_where, alice, carol):
+        me, you = await key(alice), await key(carol)
+        for word, there in ((federation(carol).reject, 0), (federation(carol).accept, 1)):
+            await federation(alice).request(you, wait=True)
+            await take(carol, 1, service="federate")
+            given = [await word(me, idempotency_key=word.__name__) for _ in range(2)]
+            assert given[0] == given[1]
+            await trio.sleep(60)
+            assert len(await peers(alice)) == len(await peers(carol)) == there
+        with pytest.raises(AlreadyExists):
+            await federation(carol).reject(me, idempotency_key="accept")
+
+
 async def test_a_refusal_is_told(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
     async with alice_and_carol(tmp_path, wall, accept="ask") as (_where, alice, carol):
         identifier = await federation(alice).request(await key(carol), wait=True)
@@ -369,7 +389,7 @@ async def test_an_answer_counts_once_and_from_the_node_that_was_asked(
         async with where.node("bob") as bob:
             identifier = await federation(alice).request(await key(carol), wait=True)
             for liar in (bob, carol, carol):
-                lie = await federation(liar)._introduction(answer=True)
+                lie = await introduction(liar)
                 await federation(liar).context.send(await key(alice), lie, reply_to=identifier)
             await trio.sleep(60)
             assert await peers(alice) == [("Carol", await key(carol))]
@@ -389,7 +409,7 @@ async def test_one_node_cannot_make_us_answer_for_ever(tmp_path: Path, wall: Wal
         assert len(await seen(alice, "FEDERATE")) == 20
         assert await counter(carol, "refused_answers") == 5
         # One sat pays for no answer that may cost two.
-        cheap = await federation(alice)._introduction(answer=False)
+        cheap = await introduction(alice, answer=False)
         await trio.sleep(3600)
         await federation(alice).context.send(you, cheap, amount=Msat(1000))
         await trio.sleep(60)

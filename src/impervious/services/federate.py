@@ -5,8 +5,11 @@ changes who is remembered happens in the transaction that gives the message its 
 finds the peer. Who is remembered that asks to be is the operator's choice (`federate.accept`).
 """
 
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID, uuid4
+
+import trio
 
 from impervious.errors import FailedPrecondition, NotFound
 from impervious.model import MessageId, NodePubkey, Peer, RecordType, ServiceType, Shown
@@ -41,13 +44,16 @@ class FederateService(Service):
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
-    async def request(self, node: NodePubkey | str, *, wait: bool = False) -> MessageId:
+    async def request(
+        self, node: NodePubkey | str, *, idempotency_key: str | None = None, wait: bool = False
+    ) -> MessageId:
         """Ask a node to remember us; its answer, an event of this service, makes us remember it.
 
         Doing so again refreshes what both know, and for how long.
 
         Args:
           node: the far node.
+          idempotency_key: the same key with the same node gives the same id and sends nothing again.
           wait: return only when the request is delivered; the answer comes later.
 
         Returns:
@@ -57,73 +63,88 @@ class FederateService(Service):
           FailedPrecondition: `federate.imp_id` is not set, or several peers go by that name.
           InvalidArgument: that is no node, or this one.
           NotFound: no peer goes by that name.
+          AlreadyExists: the key was used for something else.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered.
         """
-        self._imp_id()
-        far = await self._recipient(node)
-        payload = await self._introduction(answer=False)
-        identifier = await self.context.transaction(lambda tx: tx.ask(far, payload, answer_bytes=len(payload)))
-        if wait:
-            await self.context.wait(identifier)
-        return identifier
 
-    async def leave(self, node: NodePubkey | str, *, wait: bool = False) -> MessageId:
+        def ask(tx: ServiceTx, far: NodePubkey) -> MessageId:
+            payload = self._introduction(tx, answer=False)
+            return tx.ask(far, payload, answer_bytes=len(payload))
+
+        return await self._sent(idempotency_key, b"request", node, ask, wait=wait)
+
+    async def leave(
+        self, node: NodePubkey | str, *, idempotency_key: str | None = None, wait: bool = False
+    ) -> MessageId:
         """Forget a peer, and ask it to forget us. Also for one that we have forgotten and that may remember us.
 
         Args:
           node: the far node.
+          idempotency_key: as for `request`.
           wait: return only when the notice is delivered.
 
         Raises: as `request`, but for `federate.imp_id`.
         """
-        far = await self._recipient(node)
 
-        def effect(tx: ServiceTx) -> MessageId:
+        def notify(tx: ServiceTx, far: NodePubkey) -> MessageId:
             tx.forget_peer(far)
             tx.withdraw_requests(far)  # an answer on its way must not bring it back
             _take_pending(tx, far)
             tx.wake()
             return tx.send(far, Leave().encode())
 
-        identifier = await self.context.transaction(effect)
-        if wait:
-            await self.context.wait(identifier)
-        return identifier
+        return await self._sent(idempotency_key, b"leave", node, notify, wait=wait)
 
-    async def accept(self, node: NodePubkey | str) -> MessageId:
+    async def accept(self, node: NodePubkey | str, *, idempotency_key: str | None = None) -> MessageId:
         """Remember a node that asked for it, and answer (`federate.accept: ask`).
+
+        Args:
+          node: the node that asked.
+          idempotency_key: as for `request`.
 
         Raises:
           NotFound: it has not asked, or not within a week.
           FailedPrecondition: `federate.imp_id` is not set.
+          AlreadyExists: the key was used for something else.
           ResourceExhausted: the budget does not allow the answer; nothing was done.
           NodeUnavailable: the Lightning node cannot serve now; says why.
         """
-        self._imp_id()
-        far = await self._recipient(node)
-        payload = await self._introduction(answer=True)
 
-        def effect(tx: ServiceTx) -> MessageId:
+        def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
+            payload = self._introduction(tx, answer=True)
             request, record = _pending(tx, far)
             _remember(tx, far, record)
             return tx.send(far, payload, reply_to=request)
 
-        return await self.context.transaction(effect)
+        return await self._sent(idempotency_key, b"accept", node, answer)
 
-    async def reject(self, node: NodePubkey | str) -> MessageId:
+    async def reject(self, node: NodePubkey | str, *, idempotency_key: str | None = None) -> MessageId:
         """Tell a node that asked to be remembered that it will not be (`federate.accept: ask`).
 
-        Raises: as `accept`.
+        Args and Raises: as `accept`.
         """
-        far = await self._recipient(node)
 
-        def effect(tx: ServiceTx) -> MessageId:
+        def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
             request, _ = _pending(tx, far)
             return tx.send(far, Leave().encode(), reply_to=request)
 
-        return await self.context.transaction(effect)
+        return await self._sent(idempotency_key, b"reject", node, answer)
+
+    async def _sent(
+        self,
+        key: str | None,
+        request: bytes,
+        node: NodePubkey | str,
+        send: Callable[[ServiceTx, NodePubkey], MessageId],
+        *,
+        wait: bool = False,
+    ) -> MessageId:
+        identifier = await self.context.once(key, request, node, send)
+        if wait:
+            await self.context.wait(identifier)
+        return identifier
 
     async def peers(self) -> list[Peer]:
         """List the nodes that we have federated with, by name."""
@@ -147,16 +168,11 @@ class FederateService(Service):
             raise FailedPrecondition("federation is off: set federate.imp_id to the name your node should go by")
         return imp_id
 
-    async def _recipient(self, node: NodePubkey | str) -> NodePubkey:
-        far = await self.context.resolve(node)
-        await self.context.check_recipient(far)
-        return far
-
-    async def _introduction(self, *, answer: bool) -> bytes:
+    def _introduction(self, tx: ServiceTx, *, answer: bool) -> bytes:
         settings = self.context.settings
         return Federate(
             imp_id=self._imp_id(),
-            pubkey=(await self.context.node.wait_ready()).pubkey,
+            pubkey=tx.own_pubkey,
             ttl_s=settings.federate.ttl_s,
             services=tuple(entry.service_type for entry in settings.services if entry.active),
             answer=answer,
@@ -200,13 +216,13 @@ class FederateService(Service):
 
     async def handle(self, fact: Fact) -> Effect | None:
         """Answer whom we have come to remember."""
+        await trio.lowlevel.checkpoint()
         if not (isinstance(fact, VerifiedMessage) and self._accepts(ALL)):
             return None
         record = decode_federate(fact.data)
         if isinstance(record, Leave) or record.answer:
             return None
-        payload = await self._introduction(answer=True)
-        return lambda tx: tx.answer(fact, payload)
+        return lambda tx: tx.answer(fact, self._introduction(tx, answer=True))
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 

@@ -32,10 +32,10 @@ async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
         yield opened_app
 
 
-async def post(inside: Inside, path: str, body: object, *, query: str = "") -> Reply:
-    return await request(
-        inside.app, "POST", f"/v1/federate/{path}{query}", body=json.dumps(body).encode(), server=inside.http
-    )
+async def post(inside: Inside, path: str, body: object, *, key: str | None = None) -> Reply:
+    headers = {} if key is None else {"idempotency-key": key}
+    raw = json.dumps(body).encode()
+    return await request(inside.app, "POST", f"/v1/federate/{path}", body=raw, server=inside.http, headers=headers)
 
 
 async def befriend(inside: Inside, *keys: NodePubkey, imp_id: str = "Ally") -> None:
@@ -58,6 +58,35 @@ async def test_requesting_and_leaving(inside: Inside) -> None:
     assert (payload["recordId"], payload["impId"], payload["pubkey"]) == ("FEDERATE", "Me", ME.hex)
     left = await post(inside, "leave", {"pubkey": ALICE.hex})
     assert await recipient(inside, left.json["id"]) == (ALICE, 1000, b'{"recordId":"LEAVE"}')
+
+
+async def test_a_key_sends_once(inside: Inside) -> None:
+    await befriend(inside, ALICE)
+    left = await post(inside, "leave", {"pubkey": "@Ally"}, key="k")
+    assert left.status == 200
+    for status in (inside.house.lightning.status, LOCKED):  # nobody goes by that name any more, and LND may be away
+        inside.house.lightning.status, before = status, inside.house.lightning.status
+        assert (await post(inside, "leave", {"pubkey": "@Ally"}, key="k")).json == left.json
+        inside.house.lightning.status = before
+    for path, body in (
+        ("leave", {"pubkey": ALICE.hex}),
+        ("request", {"pubkey": "@Ally"}),
+        ("leave", {"pubkey": BOB.hex}),
+    ):
+        clash = await post(inside, path, body, key="k")
+        assert (clash.status, clash.json["code"]) == (409, 6)
+        assert "used for another request" in clash.json["message"]
+    assert await inside.house.stored_messages() == 1
+    asked = [await post(inside, "request", {"pubkey": name}, key="r") for name in (ALICE.hex, ALICE.hex.upper())]
+    assert asked[0].json == asked[1].json != left.json
+    assert await inside.house.stored_messages() == 2
+    refused = await post(inside, "peer", {"pubkey": ALICE.hex}, key="k")
+    assert "GetPeer takes no Idempotency-Key" in refused.json["message"]
+
+
+async def test_a_key_is_free_as_long_as_nothing_was_sent(inside: Inside) -> None:
+    assert (await post(inside, "leave", {"pubkey": "@Nobody"}, key="k")).status == 404
+    assert (await post(inside, "request", {"pubkey": ALICE.hex}, key="k")).status == 200
 
 
 async def test_peers_are_listed_and_found(inside: Inside) -> None:
@@ -143,7 +172,9 @@ async def test_the_same_over_grpc(inside: Inside) -> None:
         await nursery.start(inside.doors.grpc_server().serve_listeners, [listener])
         async with open_channel_over(listener.connect, authority="test") as channel:
             stub = FederateStub(channel)  # type: ignore[arg-type]
-            assert UUID((await stub.request_federate(RequestFederateRequest(pubkey=BOB.hex))).id)
+            asked = RequestFederateRequest(pubkey=BOB.hex)
+            keyed = [await stub.request_federate(asked, metadata={"idempotency-key": "k"}) for _ in range(2)]
+            assert UUID(keyed[0].id) == UUID(keyed[1].id)
             assert [each.pubkey for each in (await stub.list_peers(ListPeersRequest())).peers] == [ALICE.hex]
             assert (await stub.get_peer(GetPeerRequest(pubkey="@Ally"))).pubkey == ALICE.hex
         nursery.cancel_scope.cancel()

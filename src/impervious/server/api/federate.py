@@ -32,6 +32,7 @@ def operations(service: FederateService) -> list[Operation]:
             RequestFederateResponse,
             partial(request_federate, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/federate.Federate/LeaveFederation",
@@ -40,6 +41,7 @@ def operations(service: FederateService) -> list[Operation]:
             LeaveFederationResponse,
             partial(leave_federation, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/federate.Federate/ListPeers",
@@ -64,6 +66,7 @@ def operations(service: FederateService) -> list[Operation]:
             AcceptFederationResponse,
             partial(accept_federation, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/federate.Federate/RejectFederation",
@@ -72,22 +75,25 @@ def operations(service: FederateService) -> list[Operation]:
             RejectFederationResponse,
             partial(reject_federation, service),
             service=config,
+            keyed=True,
         ),
     ]
 
 
 async def request_federate(
-    service: FederateService, request: RequestFederateRequest, _context: CallContext
+    service: FederateService, request: RequestFederateRequest, context: CallContext
 ) -> RequestFederateResponse:
     """Ask a node to remember us."""
-    return RequestFederateResponse(id=str(await service.request(request.pubkey, wait=request.wait)))
+    identifier = await service.request(request.pubkey, idempotency_key=context.idempotency_key, wait=request.wait)
+    return RequestFederateResponse(id=str(identifier))
 
 
 async def leave_federation(
-    service: FederateService, request: LeaveFederationRequest, _context: CallContext
+    service: FederateService, request: LeaveFederationRequest, context: CallContext
 ) -> LeaveFederationResponse:
     """Forget a peer."""
-    return LeaveFederationResponse(id=str(await service.leave(request.pubkey, wait=request.wait)))
+    identifier = await service.leave(request.pubkey, idempotency_key=context.idempotency_key, wait=request.wait)
+    return LeaveFederationResponse(id=str(identifier))
 
 
 async def list_peers(service: FederateService, _request: ListPeersRequest, _context: CallContext) -> ListPeersResponse:
@@ -101,17 +107,19 @@ async def get_peer(service: FederateService, request: GetPeerRequest, _context: 
 
 
 async def accept_federation(
-    service: FederateService, request: AcceptFederationRequest, _context: CallContext
+    service: FederateService, request: AcceptFederationRequest, context: CallContext
 ) -> AcceptFederationResponse:
     """Remember a node that asked for it."""
-    return AcceptFederationResponse(id=str(await service.accept(request.pubkey)))
+    identifier = await service.accept(request.pubkey, idempotency_key=context.idempotency_key)
+    return AcceptFederationResponse(id=str(identifier))
 
 
 async def reject_federation(
-    service: FederateService, request: RejectFederationRequest, _context: CallContext
+    service: FederateService, request: RejectFederationRequest, context: CallContext
 ) -> RejectFederationResponse:
     """Refuse a node that asked to be remembered."""
-    return RejectFederationResponse(id=str(await service.reject(request.pubkey)))
+    identifier = await service.reject(request.pubkey, idempotency_key=context.idempotency_key)
+    return RejectFederationResponse(id=str(identifier))
 
 
 def _shown(peer: model.Peer) -> Peer:

@@ -37,6 +37,7 @@ def operations(service: LightningService) -> list[Operation]:
         *,
         example: Request | None = None,
         needs: Iterable[str] = (),
+        keyed: bool = False,
     ) -> Operation:
         method, route = http.split()
         return operation(
@@ -48,6 +49,7 @@ def operations(service: LightningService) -> list[Operation]:
             service=service.context.config,
             example=example,
             needs=needs,
+            keyed=keyed,
         )
 
     return [
@@ -87,6 +89,7 @@ def operations(service: LightningService) -> list[Operation]:
                 pubkey=EXAMPLE_PUBKEY, amount=5, records=[pb.TlvRecord(type=34349334, text="hello")]
             ),
             needs=["amount"],
+            keyed=True,
         ),
         row(
             "DecodeInvoice",

@@ -6,7 +6,6 @@ one transaction. The interface itself is changed in one place, `_keep`, which fo
 decision, whenever something is due, at least every minute, and at the start, whatever was interrupted before.
 """
 
-import hashlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -172,16 +171,12 @@ class VpnService(Service):
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered, and nothing was paid.
         """
-        seller = await self.context.resolve(node)
-
-        def pay(tx: ServiceTx) -> MessageId:
-            return self._buyer(tx).refresh(seller, nonce, price)
-
-        if idempotency_key is None:
-            await self.context.check_recipient(seller)
-            return await self._sent(pay, wait=wait)
-        digest = hashlib.sha256(f"refresh|{seller.hex}|{nonce}|{price}".encode()).digest()
-        identifier = await self.context.once(idempotency_key, digest, seller, pay)
+        identifier = await self.context.once(
+            idempotency_key,
+            f"refresh|{nonce}|{price}".encode(),
+            node,
+            lambda tx, seller: self._buyer(tx).refresh(seller, nonce, price),
+        )
         if wait:
             await self.context.wait(identifier)
         return identifier
