@@ -235,12 +235,32 @@ async def test_ask_waits_for_a_word(tmp_path: Path, wall: Wall, autojump_clock: 
         assert request.id == identifier
         await trio.sleep(60)
         assert await peers(alice) == await peers(carol) == []
+        [waits] = await federation(carol).requests()
+        assert (waits.id, waits.pubkey, waits.imp_id) == (identifier, me, "Alice")
+        assert (waits.ttl_s, waits.services) == (31_560_000, tuple(detail(request)["services"]))
+        assert request.sent_at_ms < waits.asked_at_ms <= wall() - 60_000
+        assert waits.expires_ms - waits.asked_at_ms == 7 * DAY_S * 1000
         await federation(carol).accept(me)
+        assert await federation(carol).requests() == []
         [answer] = await take(alice, 1, service="federate")
         assert (answer.reply_to, detail(answer)["answer"]) == (identifier, True)
         assert (await peers(alice), await peers(carol)) == ([("Carol", you)], [("Alice", me)])
         with pytest.raises(NotFound, match="has not asked"):
             await federation(carol).accept(me)
+
+
+async def test_who_asks_again_waits_once_and_the_longest_wait_comes_first(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with alice_and_carol(tmp_path, wall, accept="ask") as (where, alice, carol):
+        named(where, "Bob")
+        async with where.node("bob") as bob:
+            for node in (alice, bob, alice):
+                last = await federation(node).request(await key(carol), wait=True)
+                await trio.sleep(10)
+            waiting = await federation(carol).requests()
+            assert [each.imp_id for each in waiting] == ["Bob", "Alice"]
+            assert waiting[1].id == last
 
 
 async def test_a_word_with_a_key_is_given_once(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
@@ -279,6 +299,7 @@ async def test_what_was_asked_is_forgotten_after_a_week_or_on_leaving(
             if leaves:
                 await federation(alice).leave(await key(carol), wait=True)
             await trio.sleep(pause_s)
+            assert await federation(carol).requests() == []
             with pytest.raises(NotFound):
                 await federation(carol).accept(await key(alice))
         assert len(await seen(carol, "LEAVE")) == 1

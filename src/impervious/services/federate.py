@@ -6,6 +6,7 @@ finds the peer. Who is remembered that asks to be is the operator's choice (`fed
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -14,12 +15,32 @@ import trio
 from impervious.errors import FailedPrecondition, NotFound
 from impervious.model import MessageId, NodePubkey, Peer, RecordType, ServiceType, Shown
 from impervious.service import Effect, Fact, Service, ServiceTx, VerifiedMessage
+from impervious.store import Row
 from impervious.wire.payloads import Federate, Leave, compact, decode_federate
 
 ALL: Final = "all"
 ASK: Final = "ask"
 PENDING_TTL_MS: Final = 7 * 86_400_000
 """How long a request can be accepted: as long as its sender takes our answer for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A request that waits for the operator's word."""
+
+    id: MessageId
+    pubkey: NodePubkey
+    imp_id: str
+    ttl_s: int
+    """How long it wants to be remembered, from when it is accepted."""
+    services: tuple[str, ...]
+    asked_at_ms: int
+    """When it came, in milliseconds since 1970."""
+
+    @property
+    def expires_ms(self) -> int:
+        """Until when it can be accepted, in milliseconds since 1970."""
+        return self.asked_at_ms + PENDING_TTL_MS
 
 
 class FederateService(Service):
@@ -114,9 +135,9 @@ class FederateService(Service):
 
         def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
             payload = self._introduction(tx, answer=True)
-            request, record = _pending(tx, far)
-            _remember(tx, far, record)
-            return tx.send(far, payload, reply_to=request)
+            request = _take_request(tx, far)
+            _remember(tx, far, request)
+            return tx.send(far, payload, reply_to=request.id)
 
         return await self._sent(idempotency_key, b"accept", node, answer)
 
@@ -127,8 +148,7 @@ class FederateService(Service):
         """
 
         def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
-            request, _ = _pending(tx, far)
-            return tx.send(far, Leave().encode(), reply_to=request)
+            return tx.send(far, Leave().encode(), reply_to=_take_request(tx, far).id)
 
         return await self._sent(idempotency_key, b"reject", node, answer)
 
@@ -145,6 +165,10 @@ class FederateService(Service):
         if wait:
             await self.context.wait(identifier)
         return identifier
+
+    async def requests(self) -> list[Pending]:
+        """List who has asked to be remembered and waits for `accept` or `reject`, the longest waiting first."""
+        return await self.context.read(_all_pending)
 
     async def peers(self) -> list[Peer]:
         """List the nodes that we have federated with, by name."""
@@ -241,7 +265,7 @@ def _expire(tx: ServiceTx) -> int | None:
     return tx.next_expiry_ms()
 
 
-def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate) -> None:
+def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate | Pending) -> None:
     """Store a peer, or what is new about it."""
     known = tx.peer(pubkey)
     tx.remember_peer(
@@ -260,17 +284,34 @@ def _take_pending(tx: ServiceTx, pubkey: NodePubkey) -> bool:
     return tx.run("DELETE FROM federate_pending WHERE pubkey = ?", pubkey.raw) == 1
 
 
-def _pending(tx: ServiceTx, pubkey: NodePubkey) -> tuple[MessageId, Federate]:
-    """Take out what a node asked."""
-    row = tx.one(
-        "SELECT message_id, imp_id, ttl_s, services FROM federate_pending WHERE pubkey = ? AND at_ms > ?",
-        pubkey.raw,
-        tx.now_ms - PENDING_TTL_MS,
-    )
+def _take_request(tx: ServiceTx, pubkey: NodePubkey) -> Pending:
+    """Take out what a node asked.
+
+    Raises:
+      NotFound: nothing that can still be accepted.
+    """
+    row = tx.one(f"{_PENDING} AND pubkey = ?", tx.now_ms - PENDING_TTL_MS, pubkey.raw)
     if row is None:
-        raise NotFound(f"{pubkey} has not asked to federate, or not within a week")
+        raise NotFound(f"{pubkey} has not asked to federate, or not within a week: ListRequests shows who waits")
     _take_pending(tx, pubkey)
-    identifier, imp_id, ttl_s, services = row
-    names = tuple(services.split(",")) if services else ()
-    record = Federate(imp_id=imp_id, pubkey=pubkey, ttl_s=ttl_s, services=names, answer=False)
-    return UUID(bytes=identifier), record
+    return _request(row)
+
+
+def _all_pending(tx: ServiceTx) -> list[Pending]:
+    rows = tx.all(f"{_PENDING} ORDER BY at_ms, message_id", tx.now_ms - PENDING_TTL_MS)
+    return [_request(row) for row in rows]
+
+
+_PENDING: Final = "SELECT message_id, pubkey, imp_id, ttl_s, services, at_ms FROM federate_pending WHERE at_ms > ?"
+
+
+def _request(row: Row) -> Pending:
+    identifier, pubkey, imp_id, ttl_s, services, at_ms = row
+    return Pending(
+        id=UUID(bytes=identifier),
+        pubkey=NodePubkey(pubkey),
+        imp_id=imp_id,
+        ttl_s=ttl_s,
+        services=tuple(services.split(",")) if services else (),
+        asked_at_ms=at_ms,
+    )

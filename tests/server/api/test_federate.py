@@ -15,11 +15,19 @@ from tests.server.house import ALICE, BOB, LOCKED, ME, Inside, config, new, open
 
 from impervious.config import Config
 from impervious.model import NodePubkey, Peer
-from impervious.pb.federate import FederateStub, GetPeerRequest, ListPeersRequest, RequestFederateRequest
+from impervious.pb.federate import (
+    FederateStub,
+    GetPeerRequest,
+    ListPeersRequest,
+    ListRequestsRequest,
+    RequestFederateRequest,
+)
 from impervious.rpc import open_channel_over
 from impervious.store import outbox, peers
 
 NOW_MS = 1_760_000_000_000
+ID = UUID(int=7)
+OTHER = NodePubkey.parse("02" + "c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5")
 
 
 def named(given: Config) -> Config:
@@ -106,6 +114,37 @@ async def test_peers_are_listed_and_found(inside: Inside) -> None:
         assert (await post(inside, "peer", {"pubkey": name})).json == peer
 
 
+PENDING = "INSERT INTO federate_pending VALUES (?, ?, ?, ?, ?, ?)"
+
+
+async def test_who_waits_for_a_word_is_listed(inside: Inside) -> None:
+    listed = await request(inside.app, "GET", "/v1/federate/requests", server=inside.http)
+    assert (listed.status, listed.json) == (200, {"requests": []})
+    await ask(inside, BOB, at_ms=NOW_MS)
+    await ask(inside, ALICE, at_ms=NOW_MS - 1000, services="message,vpn")
+    await ask(inside, OTHER, at_ms=NOW_MS - 7 * 86_400_000)
+    listed = await request(inside.app, "GET", "/v1/federate/requests", server=inside.http)
+    first, second = listed.json["requests"]
+    assert second["pubkey"] == BOB.hex
+    assert first == {
+        "id": str(ID),
+        "pubkey": ALICE.hex,
+        "impId": "Ally",
+        "ttlS": "60",
+        "services": ["message", "vpn"],
+        "askedAtMs": str(NOW_MS - 1000),
+        "expiresMs": str(NOW_MS - 1000 + 7 * 86_400_000),
+    }
+    accepted = await post(inside, "accept", {"pubkey": ALICE.hex})
+    assert (await recipient(inside, accepted.json["id"]))[0] == ALICE
+    listed = await request(inside.app, "GET", "/v1/federate/requests", server=inside.http)
+    assert [each["pubkey"] for each in listed.json["requests"]] == [BOB.hex]
+
+
+async def ask(inside: Inside, sender: NodePubkey, *, at_ms: int, services: str = "") -> None:
+    await inside.house.store.write(lambda tx: tx.run(PENDING, sender.raw, ID.bytes, "Ally", 60, services, at_ms))
+
+
 async def test_names_stand_for_keys_everywhere(inside: Inside) -> None:
     await befriend(inside, ALICE)
     message = {"msg": "aGk=", "pubkey": "@Ally"}
@@ -161,7 +200,8 @@ async def test_locked_off_or_nameless_nothing_is_sent(tmp_path: Path) -> None:
     async with open_app(without_service(named(config(tmp_path)), "federate")) as inside:
         for path in ("request", "leave", "peer", "accept", "reject"):
             assert (await post(inside, path, {"pubkey": ALICE.hex})).status == 501
-        assert (await request(inside.app, "GET", "/v1/federate/peers", server=inside.http)).status == 501
+        for path in ("peers", "requests"):
+            assert (await request(inside.app, "GET", f"/v1/federate/{path}", server=inside.http)).status == 501
         assert await inside.house.stored_messages() == 0
 
 
@@ -177,4 +217,7 @@ async def test_the_same_over_grpc(inside: Inside) -> None:
             assert UUID(keyed[0].id) == UUID(keyed[1].id)
             assert [each.pubkey for each in (await stub.list_peers(ListPeersRequest())).peers] == [ALICE.hex]
             assert (await stub.get_peer(GetPeerRequest(pubkey="@Ally"))).pubkey == ALICE.hex
+            await ask(inside, BOB, at_ms=NOW_MS)
+            [waits] = (await stub.list_requests(ListRequestsRequest())).requests
+            assert (waits.id, waits.pubkey, waits.asked_at_ms) == (str(ID), BOB.hex, NOW_MS)
         nursery.cancel_scope.cancel()

@@ -6,11 +6,14 @@ from impervious import model
 from impervious.pb.federate import (
     AcceptFederationRequest,
     AcceptFederationResponse,
+    FederationRequest,
     GetPeerRequest,
     LeaveFederationRequest,
     LeaveFederationResponse,
     ListPeersRequest,
     ListPeersResponse,
+    ListRequestsRequest,
+    ListRequestsResponse,
     Peer,
     RejectFederationRequest,
     RejectFederationResponse,
@@ -60,6 +63,14 @@ def operations(service: FederateService) -> list[Operation]:
             service=config,
         ),
         operation(
+            "/federate.Federate/ListRequests",
+            "GET /v1/federate/requests",
+            ListRequestsRequest,
+            ListRequestsResponse,
+            partial(list_requests, service),
+            service=config,
+        ),
+        operation(
             "/federate.Federate/AcceptFederation",
             "POST /v1/federate/accept",
             AcceptFederationRequest,
@@ -104,6 +115,26 @@ async def list_peers(service: FederateService, _request: ListPeersRequest, _cont
 async def get_peer(service: FederateService, request: GetPeerRequest, _context: CallContext) -> Peer:
     """Look one peer up."""
     return _shown(await service.peer(request.pubkey))
+
+
+async def list_requests(
+    service: FederateService, _request: ListRequestsRequest, _context: CallContext
+) -> ListRequestsResponse:
+    """List who waits for a word."""
+    return ListRequestsResponse(
+        requests=[
+            FederationRequest(
+                id=str(each.id),
+                pubkey=each.pubkey.hex,
+                imp_id=each.imp_id,
+                ttl_s=each.ttl_s,
+                services=list(each.services),
+                asked_at_ms=each.asked_at_ms,
+                expires_ms=each.expires_ms,
+            )
+            for each in await service.requests()
+        ]
+    )
 
 
 async def accept_federation(
