@@ -69,6 +69,7 @@ def operations(service: LightningService) -> list[Operation]:
             pay_invoice,
             example=pb.PayInvoiceRequest(invoice=EXAMPLE_INVOICE),
             needs=["invoice"],
+            keyed=True,
         ),
         row(
             "CheckInvoice",
@@ -117,10 +118,15 @@ async def generate_invoice(
 
 
 async def pay_invoice(
-    service: LightningService, request: pb.PayInvoiceRequest, _: CallContext
+    service: LightningService, request: pb.PayInvoiceRequest, context: CallContext
 ) -> pb.PayInvoiceResponse:
     """Pay an invoice."""
-    preimage = await service.pay(request.invoice, amount=Sat(request.amount), max_fee=Sat(request.max_fee_sat))
+    preimage = await service.pay(
+        request.invoice,
+        amount=Sat(request.amount),
+        max_fee=Sat(request.max_fee_sat),
+        idempotency_key=context.idempotency_key,
+    )
     return pb.PayInvoiceResponse(preimage=preimage.raw.hex())
 
 
