@@ -4,7 +4,7 @@
     python paid_stream.py sell CONFIG BUYER     prints a port: send it datagrams, and they go to the buyer
 
 Each end stops by itself, whatever happens to the other: the seller closes the session when data or money stops, the
-buyer pays nothing more when data stops. At most GRACE_S seconds are ever unpaid, and about one is paid in advance.
+buyer pays no more when data stops or a budget is spent. At most GRACE_S seconds are unpaid, one is paid in advance.
 """
 
 import json
@@ -16,13 +16,14 @@ from contextlib import suppress
 import trio
 
 import impervious
-from impervious.errors import ImperviousError, NotFound
-from impervious.model import Event, EventKind, NodePubkey, PaymentHash, PaymentStatus, Preimage, ServiceType
+from impervious.errors import NodeRefused, NodeUnavailable, NotFound, PaymentFailed, ResourceExhausted
+from impervious.model import Event, EventKind, NodePubkey, PaymentHash, ServiceType
 from impervious.service import Effect, Fact, Service, ServiceContext, SettledInvoice
+from impervious.services.lightning import LightningService
 from impervious.services.socket import SocketService
 from impervious.units import Msat, Sat, msat
 
-PRICE, FEE_LIMIT = msat(Sat(2)), msat(Sat(2))
+PRICE, MAX_FEE = Sat(2), Sat(2)
 STREAM_RECORD = 5_550_123  # in each payment: the id of the message that offered the stream
 QUIET_S, GRACE_S = 15, 5
 Sink = Callable[[bytes], object]
@@ -61,7 +62,7 @@ async def sell(node: impervious.Node, buyer: NodePubkey) -> str:
             before, packets = packets, sum(side.forwarded_packets for side in sockets.statistics(name).sides)
             if packets > before:
                 came[2:] = [trio.current_time()]
-            unpaid = PRICE * (flowed_s(came) - GRACE_S) > sum(paid.values())
+            unpaid = msat(PRICE) * (flowed_s(came) - GRACE_S) > sum(paid.values())
         return f"{'payment' if unpaid else 'data'} stopped after {sum(paid.values()) // 1000} sat"
     finally:
         with trio.move_on_after(5, shield=True), suppress(NotFound):
@@ -70,27 +71,26 @@ async def sell(node: impervious.Node, buyer: NodePubkey) -> str:
 
 async def buy(node: impervious.Node, seller: NodePubkey, offer: Event, budget: Sat, sink: Sink) -> str:
     """Take what comes and pay for it by the second, until it stops or the budget is spent; return what it cost."""
-    told, came, paid = json.loads(offer.data), [trio.current_time()], 0
+    told, came, paid, lightning = json.loads(offer.data), [trio.current_time()], 0, node.service(LightningService)
     where = await trio.socket.getaddrinfo(told["ip"], told["port2"].strip(":"), type=trio.socket.SOCK_DGRAM)
     with trio.socket.socket(where[0][0], trio.socket.SOCK_DGRAM) as relay:
         await relay.connect(where[0][4])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive, relay, came, sink, nursery.cancel_scope)
-            while trio.current_time() - came[-1] <= QUIET_S:
+            while trio.current_time() - came[-1] <= QUIET_S and paid < budget:
                 with suppress(OSError):
                     await relay.send(b"")  # tells the relay where we are, and keeps the way open
-                due = Msat(int(PRICE * (flowed_s(came) + 1)) - paid if came[1:] else 0)
-                if paid + due > msat(budget):
-                    break
+                due = Sat(min(int(PRICE * (flowed_s(came) + 1)), budget) - paid if came[1:] else 0)
                 if due:
                     paid += due  # unless it is known to have failed: it may be under way for long
-                    with trio.move_on_after(GRACE_S), suppress(ImperviousError):
-                        key, records = Preimage(os.urandom(32)), {STREAM_RECORD: offer.id.bytes}
-                        way = node.lightning.send_keysend(seller, due, key, records, fee_limit=FEE_LIMIT, timeout_s=5)
-                        paid -= due if (await way).status is PaymentStatus.FAILED else 0
+                    try:
+                        with trio.move_on_after(GRACE_S), suppress(NodeUnavailable):
+                            await lightning.keysend(seller, due, [(STREAM_RECORD, offer.id.bytes)], max_fee=MAX_FEE)
+                    except (PaymentFailed, NodeRefused, ResourceExhausted):
+                        paid -= due
                 await trio.sleep(1)
             nursery.cancel_scope.cancel()
-    return f"stopped after {paid // 1000} sat"
+    return f"stopped after {paid} sat"
 
 
 async def receive(relay: trio.socket.SocketType, came: list[float], sink: Sink, end: trio.CancelScope) -> None:

@@ -1,12 +1,14 @@
 """The daemon as a process: what its users see of it, and that killing it loses nothing and pays nothing twice."""
 
+import base64
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from tests.daemons import Town, next_event, town
+from tests.daemons import Daemon, Town, next_event, town
 
 from impervious.sim import SimNetwork
 
@@ -103,6 +105,49 @@ async def test_both_killed_again_and_again(tmp_path: Path) -> None:
             await there.start(victim)
         events = await texts(there, "carol", len(sent))
         assert [event["id"] for event in events] == sent
+
+
+async def test_the_end_of_a_payment_that_nobody_could_be_told_is_an_event(tmp_path: Path) -> None:
+    async with town(tmp_path, "alice", "carol", network=network()) as there:
+        alice, carol = await there.start("alice"), await there.start("carol")
+        invoices = [
+            (await carol.post("/v1/lightning/generateinvoice", {"amount": amount}))["invoice"] for amount in (5, 6, 7)
+        ]
+        await alice.post("/v1/lightning/payinvoice", {"invoice": invoices[0]})
+        there.network.lnd("carol").delay_arrivals(1.5)
+        leaver = await hanging(alice, invoices[1])
+        with trio.fail_after(60):
+            while len(await settled(there, "alice")) < 2:  # noqa: ASYNC110 - another process pays
+                await trio.sleep(0.005)
+        await leaver.aclose()
+        async with alice.events() as stream:
+            left = await next_event(stream)
+        there.network.lnd("carol").delay_arrivals(3)
+        cut_off = await hanging(alice, invoices[2])
+        with trio.fail_after(60):
+            while len(await settled(there, "alice")) < 3:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.005)
+        await alice.stop(signal.SIGKILL)
+        await cut_off.aclose()
+        await there.start("alice")
+        async with alice.events(since=int(left["seq"])) as stream:
+            killed = await next_event(stream)
+        for event, invoice, amount in ((left, invoices[1], 6000), (killed, invoices[2], 7000)):
+            told = json.loads(base64.b64decode(event["data"]))
+            assert (event["serviceType"], event["fromPubkey"]) == ("lightning", alice.pubkey.hex)
+            assert (told["recordId"], told["state"], told["invoice"]) == ("PAYMENT", "paid", invoice)
+            assert (told["amountMsat"], "preimage" in told) == (amount, False)
+        assert len(await settled(there, "alice")) == 3
+
+
+async def hanging(daemon: Daemon, invoice: str) -> trio.SocketStream:
+    """Ask a daemon to pay, and do not wait for it."""
+    host, port = daemon.http.rsplit(":", 1)
+    stream = await trio.open_tcp_stream(host, int(port))
+    body = json.dumps({"invoice": invoice}).encode()
+    head = f"POST /v1/lightning/payinvoice HTTP/1.1\r\nHost: {daemon.http}\r\nContent-Length: {len(body)}\r\n\r\n"
+    await stream.send_all(head.encode() + body)
+    return stream
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:

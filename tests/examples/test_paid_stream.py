@@ -18,6 +18,7 @@ from tests.walks import Stage, stage, take
 from trio.testing import MockClock
 
 from impervious.services.socket import SocketService
+from impervious.store import spending
 from impervious.supervisor import Node
 from impervious.units import Sat
 
@@ -67,10 +68,11 @@ class Fair:
 
 
 @asynccontextmanager
-async def fair(folder: Path, wall: Wall, *, budget: Sat = Sat(1000)) -> AsyncIterator[Fair]:
+async def fair(folder: Path, wall: Wall, *, budget: Sat = Sat(1000), limit: Sat = Sat(100_000)) -> AsyncIterator[Fair]:
     """All of it begun; both ends must have stopped within a minute after the block."""
     async with stage(folder, wall) as where:
-        where.config = replace(where.config, socket=here())
+        lightning = replace(where.config.lightning, daily_limit_sat=limit)
+        where.config = replace(where.config, socket=here(), lightning=lightning)
         async with where.node("alice", Till) as alice, where.node("carol", Till) as carol:
             there = Fair(where, alice, carol)
             await alice.wait_ready()
@@ -113,6 +115,16 @@ async def test_who_stops_paying_gets_nothing_more(tmp_path: Path, wall: Wall, au
     assert there.ends["seller"].startswith("payment stopped")
     assert 16 <= there.sat("buyer") == there.sat("seller") <= 20
     assert there.ended_at["seller"] - there.ended_at["buyer"] <= GRACE_S + 2
+
+
+async def test_the_nodes_own_limit_ends_it(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with fair(tmp_path, wall, limit=Sat(40)) as there:
+        await trio.sleep(60)
+        assert set(there.ends) == {"seller", "buyer"}
+        spent = await there.buyer.messages.context.read(lambda tx: spending.spent(tx._tx))
+    assert there.ends["seller"].startswith("payment stopped")
+    assert 20 <= there.sat("seller") <= there.sat("buyer")  # what was asked for when the seller ended it is not known
+    assert 1000 * there.sat("seller") < spent <= 40_000
 
 
 async def test_payments_that_fail_end_it_on_both_sides(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:

@@ -81,9 +81,10 @@ async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
         yield opened
 
 
-async def post(inside: Inside, path: str, body: object = b"", *, query: str = "") -> Reply:
+async def post(inside: Inside, path: str, body: object = b"", *, query: str = "", key: str | None = None) -> Reply:
     raw = body if isinstance(body, bytes) else json.dumps(body)
-    return await request(inside.app, "POST", f"/v1/x/{path}{query}", body=raw, server=inside.http)
+    headers = {} if key is None else {"idempotency-key": key}
+    return await request(inside.app, "POST", f"/v1/x/{path}{query}", body=raw, server=inside.http, headers=headers)
 
 
 async def taken(inside: Inside, body: object, *, query: str = "") -> dict[str, object]:
@@ -189,6 +190,27 @@ async def test_a_command_does_what_it_says(inside: Inside) -> None:
     own = await post(inside, "echo/say", {"pubkey": ME.hex, "text": "hello"})
     assert "this node's own" in own.json["message"]
     assert await inside.house.stored_messages() == 1
+
+
+async def test_a_command_takes_a_key_or_refuses_it(inside: Inside) -> None:
+    said = [await post(inside, "echo/say", {"pubkey": ALICE.hex, "text": "hello"}, key="k") for _ in range(2)]
+    assert said[0].status == 200
+    assert said[0].json == said[1].json
+    other = await post(inside, "echo/say", {"pubkey": ALICE.hex, "text": "other"}, key="k")
+    assert (other.status, other.json["code"]) == (409, 6)
+    assert await inside.house.stored_messages() == 1
+    refused = await post(inside, "echo/heard", key="k")
+    assert (refused.status, refused.json["code"]) == (400, 3)
+    assert "heard takes no Idempotency-Key" in refused.json["message"]
+
+
+def test_a_key_is_a_text() -> None:
+    class Odd(WideService):
+        @command("odd")
+        async def odd(self, idempotency_key: int = 0) -> None: ...
+
+    with pytest.raises(TypeError, match=r"idempotency_key comes from a header: its type is str \| None"):
+        routes([Odd.__new__(Odd)])
 
 
 async def test_a_service_without_a_number_cannot_send(inside: Inside) -> None:

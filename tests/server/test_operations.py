@@ -2,7 +2,7 @@ import pytest
 import trio
 
 from impervious.config import ServiceConfig
-from impervious.errors import Unsupported
+from impervious.errors import InvalidArgument, Unsupported
 from impervious.model import ServiceType
 from impervious.pb.messaging import SendMessageRequest, SendMessageResponse
 from impervious.pb.signing import SignRequest, SignResponse
@@ -32,6 +32,13 @@ async def test_a_row_says_it_all() -> None:
 async def test_a_switched_off_service_does_nothing() -> None:
     with pytest.raises(Unsupported, match="the sign service is switched off here"):
         await row(OFF).call(SignRequest(), CallContext())
+
+
+async def test_a_key_is_never_ignored() -> None:
+    with pytest.raises(InvalidArgument, match="SignMessage takes no Idempotency-Key, and nothing was done"):
+        await row().call(SignRequest(msg="x"), CallContext(idempotency_key="k"))
+    with pytest.raises(InvalidArgument, match="takes no Idempotency-Key"):
+        await row().call(SignRequest(msg="x"), CallContext(idempotency_key=""))
 
 
 async def test_a_request_of_another_row_is_a_bug() -> None:

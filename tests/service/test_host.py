@@ -24,7 +24,17 @@ from impervious.errors import (
     StoreUnusable,
 )
 from impervious.model import Preimage, ServiceType
-from impervious.service import Effect, Fact, Outcome, ServiceTx, SettledInvoice, Shown, VerifiedMessage, faults
+from impervious.service import (
+    Effect,
+    Fact,
+    Outcome,
+    ServiceContext,
+    ServiceTx,
+    SettledInvoice,
+    Shown,
+    VerifiedMessage,
+    faults,
+)
 from impervious.service.faults import tell_set_aside
 from impervious.services.message import MessageService
 from impervious.store import upkeep
@@ -101,6 +111,26 @@ class Broken(EchoService):
         if self.ran <= len(self.errors):
             raise self.errors[self.ran - 1]
         await trio.sleep_forever()
+
+
+class Weary(EchoService):
+    """Runs for so long each time, and then breaks."""
+
+    lasts_s: ClassVar[list[float]] = []
+
+    def __init__(self, context: ServiceContext) -> None:
+        super().__init__(context)
+        self.pauses_s: list[float] = []
+        """From each end to the next start."""
+        self._ended = trio.current_time()
+
+    async def run(self) -> None:
+        self.pauses_s.append(trio.current_time() - self._ended)
+        if len(self.pauses_s) > len(self.lasts_s):
+            await trio.sleep_forever()
+        await trio.sleep(self.lasts_s[len(self.pauses_s) - 1])
+        self._ended = trio.current_time()
+        raise NodeUnavailable("not now")
 
 
 class Clumsy(EchoService):
@@ -210,6 +240,20 @@ async def test_a_service_that_breaks_by_itself_is_started_again(
             told = await take(carol, 1, service="echo")
             assert [detail(event) for event in told] == [{"recordId": "BROKEN", "error": "ZeroDivisionError"}]
             assert await counter(carol, "broken_services") == 1
+
+
+async def test_after_a_long_run_a_service_is_started_again_soon(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Weary, "lasts_s", [0, 0, 0, 0, 0, 59, 61, 0])
+    async with stage(tmp_path, wall) as where, where.node("carol", Weary) as carol:
+        await trio.sleep(600)
+        first, *pauses_s = carol.service(Weary).pauses_s
+    assert first == 0
+    steps_s = [1, 2, 4, 8, 16, 32, 1, 2]
+    assert len(pauses_s) == len(steps_s)
+    for pause_s, step_s in zip(pauses_s, steps_s, strict=True):
+        assert step_s / 2 <= pause_s <= step_s  # jitter
 
 
 async def test_only_what_the_operator_must_mend_ends_the_node(

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import pytest
 import trio
 from tests.conftest import Wall
-from tests.server.house import ALICE, BOB, House, config, open_house
+from tests.server.house import ALICE, BOB, ME, House, config, open_house
 from tests.service.toys import EchoService
 from trio.testing import MockClock
 
-from impervious.errors import InvalidArgument, ResourceExhausted
+from impervious.errors import InvalidArgument, NodeUnavailable, ResourceExhausted
 from impervious.model import NodePubkey, OutboundMessage, Part
 from impervious.service import ServiceContext, ServiceTx, VerifiedMessage
 from impervious.store import outbox, spending
@@ -50,6 +50,13 @@ async def stored(house: House, identifier: UUID | None) -> tuple[OutboundMessage
 
 async def refused(house: House) -> int:
     return await house.store.read(lambda tx: tx.number("SELECT value FROM counter WHERE name = 'refused_answers'"))
+
+
+async def test_a_node_that_nobody_knows_yet_cannot_be_named(house: House, context: ServiceContext) -> None:
+    assert await context.read(lambda tx: tx.own_pubkey) == ME
+    await house.store.write(lambda tx: tx.run("DELETE FROM identity"))
+    with pytest.raises(NodeUnavailable, match="call again"):
+        await context.read(lambda tx: tx.own_pubkey)
 
 
 # --- Answers ----------------------------------------------------------------------------------------------------------

@@ -45,10 +45,12 @@ class EchoService(Service):
         return effect
 
     @command("say")
-    async def say(self, pubkey: NodePubkey, text: str, times: int = 1) -> dict[str, MessageId]:
+    async def say(
+        self, pubkey: NodePubkey, text: str, times: int = 1, idempotency_key: str | None = None
+    ) -> dict[str, MessageId]:
         if times != 1:
             raise InvalidArgument("times must be 1")
-        return {"id": await self.context.send(pubkey, text.encode())}
+        return {"id": await self.context.send(pubkey, text.encode(), idempotency_key=idempotency_key)}
 
     @command("heard")
     async def heard(self) -> Heard:

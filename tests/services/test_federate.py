@@ -13,7 +13,7 @@ from tests.walks import Stage, detail, everything, stage, take
 from trio.testing import MockClock
 
 from impervious.config import Config
-from impervious.errors import FailedPrecondition, InvalidArgument, NodeUnavailable, NotFound
+from impervious.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NodeUnavailable, NotFound
 from impervious.model import Event, NodePubkey, Peer
 from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
@@ -65,6 +65,12 @@ async def peers(node: Node) -> list[tuple[str, NodePubkey]]:
 async def seen(node: Node, record: str) -> list[Event]:
     found = [event for event in await everything(node) if event.service_type == "federate"]
     return [event for event in found if detail(event)["recordId"] == record]
+
+
+async def introduction(node: Node, *, answer: bool = True) -> bytes:
+    await node.wait_ready()
+    service = federation(node)
+    return await service.context.read(lambda tx: service._introduction(tx, answer=answer))
 
 
 async def counter(node: Node, name: str) -> int:
@@ -229,12 +235,46 @@ async def test_ask_waits_for_a_word(tmp_path: Path, wall: Wall, autojump_clock: 
         assert request.id == identifier
         await trio.sleep(60)
         assert await peers(alice) == await peers(carol) == []
+        [waits] = await federation(carol).requests()
+        assert (waits.id, waits.pubkey, waits.imp_id) == (identifier, me, "Alice")
+        assert (waits.ttl_s, waits.services) == (31_560_000, tuple(detail(request)["services"]))
+        assert request.sent_at_ms < waits.asked_at_ms <= wall() - 60_000
+        assert waits.expires_ms - waits.asked_at_ms == 7 * DAY_S * 1000
         await federation(carol).accept(me)
+        assert await federation(carol).requests() == []
         [answer] = await take(alice, 1, service="federate")
         assert (answer.reply_to, detail(answer)["answer"]) == (identifier, True)
         assert (await peers(alice), await peers(carol)) == ([("Carol", you)], [("Alice", me)])
         with pytest.raises(NotFound, match="has not asked"):
             await federation(carol).accept(me)
+
+
+async def test_who_asks_again_waits_once_and_the_longest_wait_comes_first(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with alice_and_carol(tmp_path, wall, accept="ask") as (where, alice, carol):
+        named(where, "Bob")
+        async with where.node("bob") as bob:
+            for node in (alice, bob, alice):
+                last = await federation(node).request(await key(carol), wait=True)
+                await trio.sleep(10)
+            waiting = await federation(carol).requests()
+            assert [each.imp_id for each in waiting] == ["Bob", "Alice"]
+            assert waiting[1].id == last
+
+
+async def test_a_word_with_a_key_is_given_once(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with alice_and_carol(tmp_path, wall, accept="ask") as (_where, alice, carol):
+        me, you = await key(alice), await key(carol)
+        for word, there in ((federation(carol).reject, 0), (federation(carol).accept, 1)):
+            await federation(alice).request(you, wait=True)
+            await take(carol, 1, service="federate")
+            given = [await word(me, idempotency_key=word.__name__) for _ in range(2)]
+            assert given[0] == given[1]
+            await trio.sleep(60)
+            assert len(await peers(alice)) == len(await peers(carol)) == there
+        with pytest.raises(AlreadyExists):
+            await federation(carol).reject(me, idempotency_key="accept")
 
 
 async def test_a_refusal_is_told(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
@@ -259,6 +299,7 @@ async def test_what_was_asked_is_forgotten_after_a_week_or_on_leaving(
             if leaves:
                 await federation(alice).leave(await key(carol), wait=True)
             await trio.sleep(pause_s)
+            assert await federation(carol).requests() == []
             with pytest.raises(NotFound):
                 await federation(carol).accept(await key(alice))
         assert len(await seen(carol, "LEAVE")) == 1
@@ -369,7 +410,7 @@ async def test_an_answer_counts_once_and_from_the_node_that_was_asked(
         async with where.node("bob") as bob:
             identifier = await federation(alice).request(await key(carol), wait=True)
             for liar in (bob, carol, carol):
-                lie = await federation(liar)._introduction(answer=True)
+                lie = await introduction(liar)
                 await federation(liar).context.send(await key(alice), lie, reply_to=identifier)
             await trio.sleep(60)
             assert await peers(alice) == [("Carol", await key(carol))]
@@ -389,7 +430,7 @@ async def test_one_node_cannot_make_us_answer_for_ever(tmp_path: Path, wall: Wal
         assert len(await seen(alice, "FEDERATE")) == 20
         assert await counter(carol, "refused_answers") == 5
         # One sat pays for no answer that may cost two.
-        cheap = await federation(alice)._introduction(answer=False)
+        cheap = await introduction(alice, answer=False)
         await trio.sleep(3600)
         await federation(alice).context.send(you, cheap, amount=Msat(1000))
         await trio.sleep(60)

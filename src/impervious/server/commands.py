@@ -2,7 +2,7 @@
 
 Names are taken as they are written in Python or in lowerCamelCase; unknown ones are ignored, null means absent, as
 everywhere in our API. Numbers of 64 bits may be strings on the way in. The answer is what the coroutine returns: a
-dataclass, a mapping, or nothing.
+dataclass, a mapping, or nothing. A parameter `idempotency_key` is what the header of that name says.
 """
 
 import binascii
@@ -18,13 +18,15 @@ from uuid import UUID
 from impervious.errors import InvalidArgument
 from impervious.model import NodePubkey
 from impervious.server.convert import message_id
-from impervious.server.operations import CallContext
+from impervious.server.operations import CallContext, refuse_key
 from impervious.service import Service
 from impervious.service.command import Command, commands_of
 from impervious.wire.json import Encoding
 
 MAX_INTEGER: Final = 2**63 - 1
 """What a command can be given, either way from zero."""
+KEY: Final = "idempotency_key"
+"""The parameter of a command that takes one."""
 _ABSENT: Final = inspect.Parameter.empty
 
 
@@ -40,6 +42,8 @@ class Route:
     """The type that it says it returns."""
     description: str
     """Its docstring."""
+    keyed: bool
+    """Whether it takes an idempotency key; the others refuse one."""
     call: Callable[[bytes, CallContext], Awaitable[bytes]]
     """Body to answer; raises whatever `server.convert` knows."""
 
@@ -83,10 +87,15 @@ def routes(services: Iterable[Service]) -> list[Route]:
 
 def _route(service: Service, command: Command) -> Route:
     parameters = _parameters(command)
+    keyed = any(each.name == KEY for each in parameters)
 
     async def call(body: bytes, context: CallContext) -> bytes:
         service.context.config.require_active()
+        if not keyed:
+            refuse_key(context, command.name)
         arguments = read_arguments(parameters, body, context.encoding)
+        if context.idempotency_key is not None:
+            arguments[KEY] = context.idempotency_key
         for name, value in arguments.items():
             arguments[name] = await _resolved(value, service)
         answer = to_json(await command.call(**arguments), context.encoding)
@@ -98,6 +107,7 @@ def _route(service: Service, command: Command) -> Route:
         parameters=parameters,
         answer=get_type_hints(command.call).get("return", object),
         description=inspect.getdoc(command.call) or "",
+        keyed=keyed,
         call=call,
     )
 
@@ -111,6 +121,8 @@ def _parameters(command: Command) -> list[Parameter]:
         if name not in hints:
             raise TypeError(f"command {command.name!r}: parameter {name} has no type")
         _check_hint(hints[name], f"command {command.name!r}: parameter {name}")
+        if name == KEY and inner_type(hints[name]) is not str:
+            raise TypeError(f"command {command.name!r}: parameter {name} comes from a header: its type is str | None")
         found.append(Parameter(name=name, hint=hints[name], default=parameter.default))
     return found
 

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
-from uuid import UUID
 
 import trio
 
@@ -79,35 +78,46 @@ class ServiceContext:
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why. Nothing was stored.
         """
-        far = await self.resolve(recipient)
-        if idempotency_key is None:
-            await self.check_recipient(far)
-            return await self.transaction(lambda tx: tx.send(far, payload, amount=amount, reply_to=reply_to))
         return await self.once(
             idempotency_key,
-            _digest(far, payload, amount, reply_to),
-            far,
-            lambda tx: tx.send(far, payload, amount=amount, reply_to=reply_to),
+            f"{amount}|{reply_to or ''}|".encode() + payload,
+            recipient,
+            lambda tx, far: tx.send(far, payload, amount=amount, reply_to=reply_to),
         )
 
     async def once(
-        self, key: str, digest: bytes, recipient: NodePubkey, send: Callable[[ServiceTx], MessageId]
+        self,
+        key: str | None,
+        request: bytes,
+        recipient: NodePubkey | str,
+        send: Callable[[ServiceTx, NodePubkey], MessageId],
     ) -> MessageId:
-        """Send something once for a key, however often this is called.
+        """Send something to another node; with a key once, however often this is called.
+
+        A call that is repeated gets the id of the first one, also while the Lightning node is away, and whatever has
+        become of the recipient's name or of what was sent. Keys are the service's own, and kept for
+        `limits.idempotency_days`.
 
         Args:
-          key: the caller's, 1 to 255 bytes.
-          digest: of what is sent; the same key with another one is an error.
-          recipient: the far node.
-          send: sends it, in a transaction.
+          key: the caller's, 1 to 255 bytes; None: there is none, and each call sends.
+          request: what is asked for, beside the recipient; the same key with another request is an error.
+          recipient: the far node: its key, 66 hex digits, or @ and a peer's imp id.
+          send: sends it, in a transaction; what it raises is raised here, and the key is still free.
 
         Raises:
-          InvalidArgument: that is no key, or the recipient is this node itself.
+          InvalidArgument: that is no key, or no node, or this node itself.
+          NotFound: no peer goes by that name.
+          FailedPrecondition: several peers do.
           AlreadyExists: the key was used for something else.
           NodeUnavailable: the Lightning node cannot serve now; says why. Nothing was stored.
         """
-        if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
+        if key is None:
+            far = await self.recipient(recipient)
+            return await self.transaction(lambda tx: send(tx, far))
+        if not 0 < len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
             raise InvalidArgument(f"Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes")
+        # The name as it was given: after a LEAVE, for one, nobody goes by it.
+        digest = hashlib.sha256(f"{_as_given(recipient)}|".encode() + request).digest()
         service_type = self.config.service_type
 
         def recall(tx: Tx) -> MessageId | None:
@@ -117,14 +127,14 @@ class ServiceContext:
             known = recall(tx)
             if known is not None:
                 return known  # two calls raced
-            identifier = send(self.bind(tx))
+            identifier = send(self.bind(tx), far)
             idempotency.remember(tx, service_type, key, digest, identifier)
             return identifier
 
         known = await self._store.read(recall)
         if known is not None:
-            return known  # also while the Lightning node is away
-        await self.check_recipient(recipient)
+            return known
+        far = await self.recipient(recipient)
         return await self._store.write(store)
 
     async def wait(self, message_id: MessageId) -> None:
@@ -178,6 +188,12 @@ class ServiceContext:
         if not status.ready:
             raise NodeUnavailable(status.reason)
 
+    async def recipient(self, node: NodePubkey | str) -> NodePubkey:
+        """Find the node that is meant, if it can be sent to now. Raises: as `resolve` and `check_recipient`."""
+        far = await self.resolve(node)
+        await self.check_recipient(far)
+        return far
+
     async def check_recipient(self, recipient: NodePubkey) -> None:
         """Refuse a message that cannot be sent now, or never.
 
@@ -212,6 +228,10 @@ class Alarm:
             await self._wakes.receive()
 
 
-def _digest(recipient: NodePubkey, payload: bytes, amount: Msat, reply_to: UUID | None) -> bytes:
-    head = f"{recipient.hex}|{amount}|{reply_to or ''}|".encode()
-    return hashlib.sha256(head + payload).digest()
+def _as_given(node: NodePubkey | str) -> str:
+    """Write a recipient so that the same one is written the same way."""
+    if isinstance(node, str):
+        if node.startswith("@"):
+            return node
+        node = NodePubkey.parse(node)
+    return node.hex

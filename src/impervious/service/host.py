@@ -193,13 +193,18 @@ class Services:
         else:
             run = partial(service.run)
             once.started()
-        for delay_s in delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random):
+        delays = self._delays()
+        while True:
+            began = trio.current_time()
             try:
                 await run()
                 break
             except faults.MISTAKES as error:
                 if faults.is_one_of(error, faults.FATAL_BY_ITSELF):
                     raise
+                if trio.current_time() - began > LAST_RETRY_S:
+                    delays = self._delays()  # it ran well: this is no part of a series of failures
+                delay_s = next(delays)
                 if faults.is_passing(error):
                     logger.warning("%s: stopped, and starts again in %.0f s: %s", service.service_type, delay_s, error)
                 else:
@@ -227,7 +232,7 @@ class Services:
 
     async def _show_until_handled(self, service: Service, name: str, event: Event) -> None:
         broke = 0
-        for delay_s in delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random):
+        for delay_s in self._delays():
             try:
                 return await self._show(service, name, event)
             except faults.MISTAKES as error:
@@ -273,6 +278,9 @@ class Services:
             event.id,
         )
         return True
+
+    def _delays(self) -> Iterator[float]:
+        return delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random)
 
     async def _tell_broken(self, service: Service, error: BaseException) -> None:
         if service in self._broken:

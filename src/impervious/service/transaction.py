@@ -5,7 +5,7 @@ from typing import Final
 from uuid import uuid4
 
 from impervious.config import LimitsConfig
-from impervious.errors import CallerError, FailedPrecondition, InvalidArgument
+from impervious.errors import CallerError, FailedPrecondition, InvalidArgument, NodeUnavailable
 from impervious.model import (
     Event,
     EventKind,
@@ -47,6 +47,18 @@ class ServiceTx:
     def now_ms(self) -> int:
         """Wall-clock time of this transaction, in milliseconds since 1970."""
         return self._tx.now_ms
+
+    @property
+    def own_pubkey(self) -> NodePubkey:
+        """This node's own key.
+
+        Raises:
+          NodeUnavailable: nobody knows it yet: at the very first start, for a moment.
+        """
+        known = outbox.identity(self._tx)
+        if known is None:
+            raise NodeUnavailable("the Lightning node has only just said who it is: call again")
+        return known
 
     # --- Its own tables -----------------------------------------------------------------------------------------------
 

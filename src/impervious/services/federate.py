@@ -5,18 +5,42 @@ changes who is remembered happens in the transaction that gives the message its 
 finds the peer. Who is remembered that asks to be is the operator's choice (`federate.accept`).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
+
+import trio
 
 from impervious.errors import FailedPrecondition, NotFound
 from impervious.model import MessageId, NodePubkey, Peer, RecordType, ServiceType, Shown
 from impervious.service import Effect, Fact, Service, ServiceTx, VerifiedMessage
+from impervious.store import Row
 from impervious.wire.payloads import Federate, Leave, compact, decode_federate
 
 ALL: Final = "all"
 ASK: Final = "ask"
 PENDING_TTL_MS: Final = 7 * 86_400_000
 """How long a request can be accepted: as long as its sender takes our answer for one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A request that waits for the operator's word."""
+
+    id: MessageId
+    pubkey: NodePubkey
+    imp_id: str
+    ttl_s: int
+    """How long it wants to be remembered, from when it is accepted."""
+    services: tuple[str, ...]
+    asked_at_ms: int
+    """When it came, in milliseconds since 1970."""
+
+    @property
+    def expires_ms(self) -> int:
+        """Until when it can be accepted, in milliseconds since 1970."""
+        return self.asked_at_ms + PENDING_TTL_MS
 
 
 class FederateService(Service):
@@ -41,13 +65,16 @@ class FederateService(Service):
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
-    async def request(self, node: NodePubkey | str, *, wait: bool = False) -> MessageId:
+    async def request(
+        self, node: NodePubkey | str, *, idempotency_key: str | None = None, wait: bool = False
+    ) -> MessageId:
         """Ask a node to remember us; its answer, an event of this service, makes us remember it.
 
         Doing so again refreshes what both know, and for how long.
 
         Args:
           node: the far node.
+          idempotency_key: the same key with the same node gives the same id and sends nothing again.
           wait: return only when the request is delivered; the answer comes later.
 
         Returns:
@@ -57,73 +84,91 @@ class FederateService(Service):
           FailedPrecondition: `federate.imp_id` is not set, or several peers go by that name.
           InvalidArgument: that is no node, or this one.
           NotFound: no peer goes by that name.
+          AlreadyExists: the key was used for something else.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered.
         """
-        self._imp_id()
-        far = await self._recipient(node)
-        payload = await self._introduction(answer=False)
-        identifier = await self.context.transaction(lambda tx: tx.ask(far, payload, answer_bytes=len(payload)))
-        if wait:
-            await self.context.wait(identifier)
-        return identifier
 
-    async def leave(self, node: NodePubkey | str, *, wait: bool = False) -> MessageId:
+        def ask(tx: ServiceTx, far: NodePubkey) -> MessageId:
+            payload = self._introduction(tx, answer=False)
+            return tx.ask(far, payload, answer_bytes=len(payload))
+
+        return await self._sent(idempotency_key, b"request", node, ask, wait=wait)
+
+    async def leave(
+        self, node: NodePubkey | str, *, idempotency_key: str | None = None, wait: bool = False
+    ) -> MessageId:
         """Forget a peer, and ask it to forget us. Also for one that we have forgotten and that may remember us.
 
         Args:
           node: the far node.
+          idempotency_key: as for `request`.
           wait: return only when the notice is delivered.
 
         Raises: as `request`, but for `federate.imp_id`.
         """
-        far = await self._recipient(node)
 
-        def effect(tx: ServiceTx) -> MessageId:
+        def notify(tx: ServiceTx, far: NodePubkey) -> MessageId:
             tx.forget_peer(far)
             tx.withdraw_requests(far)  # an answer on its way must not bring it back
             _take_pending(tx, far)
             tx.wake()
             return tx.send(far, Leave().encode())
 
-        identifier = await self.context.transaction(effect)
-        if wait:
-            await self.context.wait(identifier)
-        return identifier
+        return await self._sent(idempotency_key, b"leave", node, notify, wait=wait)
 
-    async def accept(self, node: NodePubkey | str) -> MessageId:
+    async def accept(self, node: NodePubkey | str, *, idempotency_key: str | None = None) -> MessageId:
         """Remember a node that asked for it, and answer (`federate.accept: ask`).
+
+        Args:
+          node: the node that asked.
+          idempotency_key: as for `request`.
 
         Raises:
           NotFound: it has not asked, or not within a week.
           FailedPrecondition: `federate.imp_id` is not set.
+          AlreadyExists: the key was used for something else.
           ResourceExhausted: the budget does not allow the answer; nothing was done.
           NodeUnavailable: the Lightning node cannot serve now; says why.
         """
-        self._imp_id()
-        far = await self._recipient(node)
-        payload = await self._introduction(answer=True)
 
-        def effect(tx: ServiceTx) -> MessageId:
-            request, record = _pending(tx, far)
-            _remember(tx, far, record)
-            return tx.send(far, payload, reply_to=request)
+        def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
+            payload = self._introduction(tx, answer=True)
+            request = _take_request(tx, far)
+            _remember(tx, far, request)
+            return tx.send(far, payload, reply_to=request.id)
 
-        return await self.context.transaction(effect)
+        return await self._sent(idempotency_key, b"accept", node, answer)
 
-    async def reject(self, node: NodePubkey | str) -> MessageId:
+    async def reject(self, node: NodePubkey | str, *, idempotency_key: str | None = None) -> MessageId:
         """Tell a node that asked to be remembered that it will not be (`federate.accept: ask`).
 
-        Raises: as `accept`.
+        Args and Raises: as `accept`.
         """
-        far = await self._recipient(node)
 
-        def effect(tx: ServiceTx) -> MessageId:
-            request, _ = _pending(tx, far)
-            return tx.send(far, Leave().encode(), reply_to=request)
+        def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
+            return tx.send(far, Leave().encode(), reply_to=_take_request(tx, far).id)
 
-        return await self.context.transaction(effect)
+        return await self._sent(idempotency_key, b"reject", node, answer)
+
+    async def _sent(
+        self,
+        key: str | None,
+        request: bytes,
+        node: NodePubkey | str,
+        send: Callable[[ServiceTx, NodePubkey], MessageId],
+        *,
+        wait: bool = False,
+    ) -> MessageId:
+        identifier = await self.context.once(key, request, node, send)
+        if wait:
+            await self.context.wait(identifier)
+        return identifier
+
+    async def requests(self) -> list[Pending]:
+        """List who has asked to be remembered and waits for `accept` or `reject`, the longest waiting first."""
+        return await self.context.read(_all_pending)
 
     async def peers(self) -> list[Peer]:
         """List the nodes that we have federated with, by name."""
@@ -147,16 +192,11 @@ class FederateService(Service):
             raise FailedPrecondition("federation is off: set federate.imp_id to the name your node should go by")
         return imp_id
 
-    async def _recipient(self, node: NodePubkey | str) -> NodePubkey:
-        far = await self.context.resolve(node)
-        await self.context.check_recipient(far)
-        return far
-
-    async def _introduction(self, *, answer: bool) -> bytes:
+    def _introduction(self, tx: ServiceTx, *, answer: bool) -> bytes:
         settings = self.context.settings
         return Federate(
             imp_id=self._imp_id(),
-            pubkey=(await self.context.node.wait_ready()).pubkey,
+            pubkey=tx.own_pubkey,
             ttl_s=settings.federate.ttl_s,
             services=tuple(entry.service_type for entry in settings.services if entry.active),
             answer=answer,
@@ -200,13 +240,13 @@ class FederateService(Service):
 
     async def handle(self, fact: Fact) -> Effect | None:
         """Answer whom we have come to remember."""
+        await trio.lowlevel.checkpoint()
         if not (isinstance(fact, VerifiedMessage) and self._accepts(ALL)):
             return None
         record = decode_federate(fact.data)
         if isinstance(record, Leave) or record.answer:
             return None
-        payload = await self._introduction(answer=True)
-        return lambda tx: tx.answer(fact, payload)
+        return lambda tx: tx.answer(fact, self._introduction(tx, answer=True))
 
     # --- Time ---------------------------------------------------------------------------------------------------------
 
@@ -225,7 +265,7 @@ def _expire(tx: ServiceTx) -> int | None:
     return tx.next_expiry_ms()
 
 
-def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate) -> None:
+def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate | Pending) -> None:
     """Store a peer, or what is new about it."""
     known = tx.peer(pubkey)
     tx.remember_peer(
@@ -244,17 +284,34 @@ def _take_pending(tx: ServiceTx, pubkey: NodePubkey) -> bool:
     return tx.run("DELETE FROM federate_pending WHERE pubkey = ?", pubkey.raw) == 1
 
 
-def _pending(tx: ServiceTx, pubkey: NodePubkey) -> tuple[MessageId, Federate]:
-    """Take out what a node asked."""
-    row = tx.one(
-        "SELECT message_id, imp_id, ttl_s, services FROM federate_pending WHERE pubkey = ? AND at_ms > ?",
-        pubkey.raw,
-        tx.now_ms - PENDING_TTL_MS,
-    )
+def _take_request(tx: ServiceTx, pubkey: NodePubkey) -> Pending:
+    """Take out what a node asked.
+
+    Raises:
+      NotFound: nothing that can still be accepted.
+    """
+    row = tx.one(f"{_PENDING} AND pubkey = ?", tx.now_ms - PENDING_TTL_MS, pubkey.raw)
     if row is None:
-        raise NotFound(f"{pubkey} has not asked to federate, or not within a week")
+        raise NotFound(f"{pubkey} has not asked to federate, or not within a week: ListRequests shows who waits")
     _take_pending(tx, pubkey)
-    identifier, imp_id, ttl_s, services = row
-    names = tuple(services.split(",")) if services else ()
-    record = Federate(imp_id=imp_id, pubkey=pubkey, ttl_s=ttl_s, services=names, answer=False)
-    return UUID(bytes=identifier), record
+    return _request(row)
+
+
+def _all_pending(tx: ServiceTx) -> list[Pending]:
+    rows = tx.all(f"{_PENDING} ORDER BY at_ms, message_id", tx.now_ms - PENDING_TTL_MS)
+    return [_request(row) for row in rows]
+
+
+_PENDING: Final = "SELECT message_id, pubkey, imp_id, ttl_s, services, at_ms FROM federate_pending WHERE at_ms > ?"
+
+
+def _request(row: Row) -> Pending:
+    identifier, pubkey, imp_id, ttl_s, services, at_ms = row
+    return Pending(
+        id=UUID(bytes=identifier),
+        pubkey=NodePubkey(pubkey),
+        imp_id=imp_id,
+        ttl_s=ttl_s,
+        services=tuple(services.split(",")) if services else (),
+        asked_at_ms=at_ms,
+    )

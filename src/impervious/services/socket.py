@@ -30,7 +30,7 @@ from impervious.relay import (
     Token,
     open_relay,
 )
-from impervious.service import Service, ServiceContext
+from impervious.service import Service, ServiceContext, ServiceTx
 from impervious.wire.payloads import SocketOffer, compact, port_text
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class SocketService(Service):
 
     async def send(
         self,
-        recipient: NodePubkey,
+        recipient: NodePubkey | str,
         session: str = DEFAULT_SESSION,
         *,
         idempotency_key: str | None = None,
@@ -128,7 +128,7 @@ class SocketService(Service):
         """Tell another node where an open session is. Tokens are not told: they go to an endpoint, not to a node.
 
         Args:
-          recipient: the far node; it gets an event of this service.
+          recipient: the far node: its key, 66 hex digits, or @ and a peer's imp id; it gets an event of this service.
           session: its name.
           idempotency_key: the same key with the same arguments gives the same id and sends nothing again.
           wait: return only when it is delivered.
@@ -138,7 +138,8 @@ class SocketService(Service):
 
         Raises:
           InvalidArgument: that is no name, or a node that cannot be told.
-          NotFound: no session of that name is open.
+          NotFound: no session of that name is open, or no peer goes by the name of the node.
+          FailedPrecondition: several peers do, or the relay is off.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.
@@ -148,12 +149,17 @@ class SocketService(Service):
         """
         await self.ready()
         name = _checked(session)
-        offer = SocketOffer(
-            ip=self._ip(),
-            ports=self._relay.session(name).ports,
-            session="" if name == DEFAULT_SESSION else name,
-        )
-        message_id = await self.context.send(recipient, offer.encode(), idempotency_key=idempotency_key)
+
+        def offer(tx: ServiceTx, far: NodePubkey) -> MessageId:
+            told = SocketOffer(
+                ip=self._ip(),
+                ports=self._relay.session(name).ports,
+                session="" if name == DEFAULT_SESSION else name,
+            )
+            return tx.send(far, told.encode())
+
+        # The session is looked up behind the key: it may be closed when somebody asks again.
+        message_id = await self.context.once(idempotency_key, name.encode(), recipient, offer)
         if wait:
             await self.context.wait(message_id)
         return message_id

@@ -15,11 +15,19 @@ from tests.server.house import ALICE, BOB, LOCKED, ME, Inside, config, new, open
 
 from impervious.config import Config
 from impervious.model import NodePubkey, Peer
-from impervious.pb.federate import FederateStub, GetPeerRequest, ListPeersRequest, RequestFederateRequest
+from impervious.pb.federate import (
+    FederateStub,
+    GetPeerRequest,
+    ListPeersRequest,
+    ListRequestsRequest,
+    RequestFederateRequest,
+)
 from impervious.rpc import open_channel_over
 from impervious.store import outbox, peers
 
 NOW_MS = 1_760_000_000_000
+ID = UUID(int=7)
+OTHER = NodePubkey.parse("02" + "c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5")
 
 
 def named(given: Config) -> Config:
@@ -32,10 +40,10 @@ async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
         yield opened_app
 
 
-async def post(inside: Inside, path: str, body: object, *, query: str = "") -> Reply:
-    return await request(
-        inside.app, "POST", f"/v1/federate/{path}{query}", body=json.dumps(body).encode(), server=inside.http
-    )
+async def post(inside: Inside, path: str, body: object, *, key: str | None = None) -> Reply:
+    headers = {} if key is None else {"idempotency-key": key}
+    raw = json.dumps(body).encode()
+    return await request(inside.app, "POST", f"/v1/federate/{path}", body=raw, server=inside.http, headers=headers)
 
 
 async def befriend(inside: Inside, *keys: NodePubkey, imp_id: str = "Ally") -> None:
@@ -60,6 +68,35 @@ async def test_requesting_and_leaving(inside: Inside) -> None:
     assert await recipient(inside, left.json["id"]) == (ALICE, 1000, b'{"recordId":"LEAVE"}')
 
 
+async def test_a_key_sends_once(inside: Inside) -> None:
+    await befriend(inside, ALICE)
+    left = await post(inside, "leave", {"pubkey": "@Ally"}, key="k")
+    assert left.status == 200
+    for status in (inside.house.lightning.status, LOCKED):  # nobody goes by that name any more, and LND may be away
+        inside.house.lightning.status, before = status, inside.house.lightning.status
+        assert (await post(inside, "leave", {"pubkey": "@Ally"}, key="k")).json == left.json
+        inside.house.lightning.status = before
+    for path, body in (
+        ("leave", {"pubkey": ALICE.hex}),
+        ("request", {"pubkey": "@Ally"}),
+        ("leave", {"pubkey": BOB.hex}),
+    ):
+        clash = await post(inside, path, body, key="k")
+        assert (clash.status, clash.json["code"]) == (409, 6)
+        assert "used for another request" in clash.json["message"]
+    assert await inside.house.stored_messages() == 1
+    asked = [await post(inside, "request", {"pubkey": name}, key="r") for name in (ALICE.hex, ALICE.hex.upper())]
+    assert asked[0].json == asked[1].json != left.json
+    assert await inside.house.stored_messages() == 2
+    refused = await post(inside, "peer", {"pubkey": ALICE.hex}, key="k")
+    assert "GetPeer takes no Idempotency-Key" in refused.json["message"]
+
+
+async def test_a_key_is_free_as_long_as_nothing_was_sent(inside: Inside) -> None:
+    assert (await post(inside, "leave", {"pubkey": "@Nobody"}, key="k")).status == 404
+    assert (await post(inside, "request", {"pubkey": ALICE.hex}, key="k")).status == 200
+
+
 async def test_peers_are_listed_and_found(inside: Inside) -> None:
     listed = await request(inside.app, "GET", "/v1/federate/peers", server=inside.http)
     assert (listed.status, listed.json) == (200, {"peers": []})
@@ -75,6 +112,37 @@ async def test_peers_are_listed_and_found(inside: Inside) -> None:
     assert listed.json == {"peers": [peer]}
     for name in (ALICE.hex, "@Ally"):
         assert (await post(inside, "peer", {"pubkey": name})).json == peer
+
+
+PENDING = "INSERT INTO federate_pending VALUES (?, ?, ?, ?, ?, ?)"
+
+
+async def test_who_waits_for_a_word_is_listed(inside: Inside) -> None:
+    listed = await request(inside.app, "GET", "/v1/federate/requests", server=inside.http)
+    assert (listed.status, listed.json) == (200, {"requests": []})
+    await ask(inside, BOB, at_ms=NOW_MS)
+    await ask(inside, ALICE, at_ms=NOW_MS - 1000, services="message,vpn")
+    await ask(inside, OTHER, at_ms=NOW_MS - 7 * 86_400_000)
+    listed = await request(inside.app, "GET", "/v1/federate/requests", server=inside.http)
+    first, second = listed.json["requests"]
+    assert second["pubkey"] == BOB.hex
+    assert first == {
+        "id": str(ID),
+        "pubkey": ALICE.hex,
+        "impId": "Ally",
+        "ttlS": "60",
+        "services": ["message", "vpn"],
+        "askedAtMs": str(NOW_MS - 1000),
+        "expiresMs": str(NOW_MS - 1000 + 7 * 86_400_000),
+    }
+    accepted = await post(inside, "accept", {"pubkey": ALICE.hex})
+    assert (await recipient(inside, accepted.json["id"]))[0] == ALICE
+    listed = await request(inside.app, "GET", "/v1/federate/requests", server=inside.http)
+    assert [each["pubkey"] for each in listed.json["requests"]] == [BOB.hex]
+
+
+async def ask(inside: Inside, sender: NodePubkey, *, at_ms: int, services: str = "") -> None:
+    await inside.house.store.write(lambda tx: tx.run(PENDING, sender.raw, ID.bytes, "Ally", 60, services, at_ms))
 
 
 async def test_names_stand_for_keys_everywhere(inside: Inside) -> None:
@@ -132,7 +200,8 @@ async def test_locked_off_or_nameless_nothing_is_sent(tmp_path: Path) -> None:
     async with open_app(without_service(named(config(tmp_path)), "federate")) as inside:
         for path in ("request", "leave", "peer", "accept", "reject"):
             assert (await post(inside, path, {"pubkey": ALICE.hex})).status == 501
-        assert (await request(inside.app, "GET", "/v1/federate/peers", server=inside.http)).status == 501
+        for path in ("peers", "requests"):
+            assert (await request(inside.app, "GET", f"/v1/federate/{path}", server=inside.http)).status == 501
         assert await inside.house.stored_messages() == 0
 
 
@@ -143,7 +212,12 @@ async def test_the_same_over_grpc(inside: Inside) -> None:
         await nursery.start(inside.doors.grpc_server().serve_listeners, [listener])
         async with open_channel_over(listener.connect, authority="test") as channel:
             stub = FederateStub(channel)  # type: ignore[arg-type]
-            assert UUID((await stub.request_federate(RequestFederateRequest(pubkey=BOB.hex))).id)
+            asked = RequestFederateRequest(pubkey=BOB.hex)
+            keyed = [await stub.request_federate(asked, metadata={"idempotency-key": "k"}) for _ in range(2)]
+            assert UUID(keyed[0].id) == UUID(keyed[1].id)
             assert [each.pubkey for each in (await stub.list_peers(ListPeersRequest())).peers] == [ALICE.hex]
             assert (await stub.get_peer(GetPeerRequest(pubkey="@Ally"))).pubkey == ALICE.hex
+            await ask(inside, BOB, at_ms=NOW_MS)
+            [waits] = (await stub.list_requests(ListRequestsRequest())).requests
+            assert (waits.id, waits.pubkey, waits.asked_at_ms) == (str(ID), BOB.hex, NOW_MS)
         nursery.cancel_scope.cancel()

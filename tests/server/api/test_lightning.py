@@ -166,6 +166,18 @@ async def test_a_keysend_with_an_idempotency_key_is_paid_once(shop: Shop, autoju
     assert len((await shop.carol.service(LightningService).invoices()).invoices) == 1
 
 
+async def test_a_key_belongs_to_one_invoice(shop: Shop, autojump_clock: MockClock) -> None:
+    first, second = await shop.sold(5), await shop.sold(6)
+    replies = [await shop.call("payinvoice", {"invoice": first}, key="k") for _ in range(2)]
+    assert replies[0].status == 200
+    assert replies[0].json == replies[1].json
+    clash = await shop.call("payinvoice", {"invoice": second}, key="k")
+    assert (clash.status, clash.json["code"]) == (409, 6)
+    assert not await shop.is_paid(second)
+    refused = await shop.call("generateinvoice", {"amount": 5}, key="k")
+    assert (refused.status, refused.json["code"]) == (400, 3)
+
+
 async def test_lists_and_balance(shop: Shop, autojump_clock: MockClock) -> None:
     made = await shop.call("generateinvoice", {"amount": 5, "memo": "tea"})
     await shop.carol.service(LightningService).pay(made.json["invoice"])

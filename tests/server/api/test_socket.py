@@ -16,7 +16,7 @@ from tests.server.asgi import Reply, request
 from tests.server.house import ALICE, LOCKED, ME, Inside, config, open_app, without_service
 
 from impervious.config import SocketConfig
-from impervious.model import OutboundMessage
+from impervious.model import OutboundMessage, Peer
 from impervious.pb.socket import (
     GetSocketRequest,
     ListSocketsRequest,
@@ -27,7 +27,7 @@ from impervious.pb.socket import (
 )
 from impervious.rpc import Channel, open_channel_over
 from impervious.services.socket import SocketService
-from impervious.store import Tx, outbox
+from impervious.store import Tx, outbox, peers
 
 ZERO_DROPPED = dict.fromkeys(("stranger", "unpaired", "rate", "tooLarge", "congested", "unreachable", "overrun"), "0")
 ZERO_SIDE = {
@@ -102,7 +102,22 @@ async def test_an_idempotency_key_tells_once(inside: Inside) -> None:
     await call(inside, "start")
     replies = [await call(inside, "sendRequest", {"pubkey": ALICE.hex}, idempotency_key="k") for _ in range(2)]
     assert replies[0].json == replies[1].json
+    await call(inside, "stop")
+    late = await call(inside, "sendRequest", {"pubkey": ALICE.hex}, idempotency_key="k")
+    assert late.json == replies[0].json
+    other = await call(inside, "sendRequest", {"pubkey": ALICE.hex, "session": "chess"}, idempotency_key="k")
+    assert (other.status, other.json["code"]) == (409, 6)
     assert await inside.house.stored_messages() == 1
+
+
+async def test_a_peer_is_told_by_its_name(inside: Inside) -> None:
+    await call(inside, "start")
+    peer = Peer(pubkey=ALICE, imp_id="Ally", since_ms=5, expires_ms=2**53, services=())
+    await inside.house.store.write(lambda tx: peers.remember(tx, peer))
+    message = await stored(inside, await call(inside, "sendRequest", {"pubkey": "@Ally"}))
+    assert message.recipient == ALICE
+    unknown = await call(inside, "sendRequest", {"pubkey": "@Nobody"})
+    assert (unknown.status, unknown.json["code"]) == (404, 5)
 
 
 async def test_a_call_that_waits_is_not_answered_before_the_end(inside: Inside) -> None:

@@ -196,6 +196,14 @@ async def test_commands_are_described_by_their_types(inside: Inside) -> None:
     assert fits(found, schema_of_answer(found, "POST", "/v1/x/echo/heard"), {"times": "1"}) != []
 
 
+async def test_it_says_which_calls_take_a_key(inside: Inside) -> None:
+    found = await document(inside)
+    key = {"$ref": "#/components/parameters/idempotency-key"}
+    takes = {path for path, methods in found["paths"].items() for each in methods.values() if key in each["parameters"]}
+    assert {"/v1/message/send", "/v1/federate/leave", "/v1/lightning/keysend", "/v1/x/echo/say"} <= takes
+    assert not {"/v1/federate/peers", "/v1/sign", "/v1/x/echo/heard"} & takes
+
+
 async def test_the_encoding_can_be_chosen(inside: Inside) -> None:
     for query, server, looks in (
         ("", inside.http, "base64"),

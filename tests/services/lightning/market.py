@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.conftest import Wall
-from tests.walks import Stage, stage
+from tests.walks import Stage, detail, everything, stage
+from trio.testing import wait_all_tasks_blocked
 
 from impervious.model import Payment, PaymentHash
 from impervious.services.lightning import LightningService
@@ -53,8 +54,16 @@ async def spent(node: Node) -> int:
 
 
 async def left_open(node: Node) -> int:
+    """How many payments have an end that nobody has been told of."""
+    await wait_all_tasks_blocked()
     rows = await node.messages.context.read(lambda tx: tx.all("SELECT * FROM lightning_open"))
     return len(rows)
+
+
+async def told(node: Node) -> list[dict[str, Any]]:
+    """The events of payments of the node's own."""
+    found = [event for event in await everything(node) if event.service_type == "lightning"]
+    return [detail(event) for event in found if detail(event)["recordId"] == "PAYMENT"]
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Payments that are followed to their end, whoever leaves and whatever breaks."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -8,15 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 from tests.conftest import Wall
-from tests.services.lightning.market import FEE, Market, left_open, spent
-from tests.walks import stage
+from tests.services.lightning.market import FEE, Market, left_open, spent, told
+from tests.walks import detail, everything, stage
 from trio.testing import MockClock
 
 from impervious.errors import AlreadyPaying, FailedPrecondition, NodeRefused, NodeUnavailable, StoreFull
 from impervious.model import Payment, PaymentHash, Preimage
 from impervious.service import ServiceTx
 from impervious.services.lightning import LightningService, asking
-from impervious.services.lightning.paying import Key, Order, Payer, intend
+from impervious.services.lightning.keys import Key
+from impervious.services.lightning.paying import Order, Payer, intend
 from impervious.units import Msat, Sat
 
 
@@ -44,6 +46,7 @@ async def test_two_who_pay_the_same_invoice_wait_for_one_payment(market: Market,
     assert {proof.payment_hash for proof in proofs} == {payment_hash}
     assert (len(proofs), await market.got(payment_hash)) == (5, 5000)
     assert await spent(market.alice) == 5000 + FEE
+    assert (await left_open(market.alice), await told(market.alice)) == (0, [])
 
 
 async def test_a_payment_by_another_program_is_waited_for(market: Market, autojump_clock: MockClock) -> None:
@@ -70,6 +73,53 @@ async def test_a_caller_who_leaves_stops_waiting_only(market: Market, autojump_c
     assert (await market.got(payment_hash), await left_open(market.alice)) == (5000, 0)
     assert await spent(market.alice) == 5000 + FEE
     assert (await market.buyer.pay(text)).payment_hash == payment_hash
+
+
+async def test_the_end_of_a_payment_whose_caller_has_left_is_an_event(
+    market: Market, autojump_clock: MockClock
+) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("carol").delay_arrivals(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(market.buyer.pay, text)  # who stays has the answer
+        with trio.move_on_after(1):
+            await market.buyer.pay(text)
+        await trio.sleep(10)
+        assert await told(market.alice) == []
+    assert await left_open(market.alice) == 0
+    [event] = [each for each in await everything(market.alice) if each.service_type == "lightning"]
+    preimage = await market.buyer.pay(text)
+    public = {
+        "recordId": "PAYMENT",
+        "state": "paid",
+        "paymentHash": payment_hash.hex(),
+        "amountMsat": 5000,
+        "invoice": text,
+        "feeMsat": FEE,
+    }
+    assert (detail(event), event.sender, event.amount) == (public, (await market.alice.wait_ready()).pubkey, 0)
+    assert json.loads(event.secret or b"") == {**public, "preimage": preimage.raw.hex()}
+
+
+async def test_a_failure_that_nobody_waits_for_is_an_event_with_a_reason(
+    market: Market, autojump_clock: MockClock
+) -> None:
+    text, payment_hash = await market.ask()
+    you, carol = (await market.carol.wait_ready()).pubkey, market.where.network.lnd("carol")
+    carol.cancel_invoice(payment_hash)
+    carol.set_accepts_keysend(False)
+    carol.delay_arrivals(60)
+    with trio.move_on_after(1):
+        await market.buyer.pay(text)
+    with trio.move_on_after(1):
+        await market.buyer.keysend(you, Sat(9), idempotency_key="k")
+    await trio.sleep(100)
+    invoice, keysend = await told(market.alice)
+    assert (invoice["state"], invoice["paymentHash"], invoice["retryable"]) == ("failed", payment_hash.hex(), False)
+    assert "the payee refused it" in invoice["reason"]
+    assert (keysend["state"], keysend["amountMsat"], keysend["idempotencyKey"]) == ("failed", 9000, "k")
+    assert "preimage" not in str(await everything(market.alice))
+    assert await spent(market.alice) == 0
 
 
 async def test_a_lost_answer_is_asked_for_and_nothing_is_sent_again(market: Market, autojump_clock: MockClock) -> None:
@@ -112,9 +162,12 @@ async def test_after_a_restart_the_end_is_found_and_the_reservation_corrected(
             assert await spent(alice) == 110_000
             first = await alice.service(LightningService).pay(text)
             assert (await spent(alice), await left_open(alice)) == (101_000, 0)
+            [event] = await told(alice)  # whoever asked first was told nothing
+            assert (event["state"], event["paymentHash"]) == ("paid", first.payment_hash.hex())
         async with where.node("alice") as alice:
             await alice.wait_ready()
             assert await alice.service(LightningService).pay(text) == first
+            assert len(await told(alice)) == 1
             assert (await where.network.node("alice").lookup_payment(first.payment_hash)).attempts == 1
 
 
@@ -136,6 +189,10 @@ async def test_an_intent_that_never_reached_the_node_is_dropped_after_a_restart(
             await alice.wait_ready()
             await trio.sleep(1)
             assert (await spent(alice), await left_open(alice)) == (0, 0)
+            [event] = await told(alice)
+            assert (event["state"], event["paymentHash"]) == ("failed", invoice.payment_hash.hex())
+            assert "before it was asked to pay: nothing was paid" in event["reason"]
+            assert event["retryable"]
             await alice.service(LightningService).pay(text)
 
 
@@ -206,15 +263,16 @@ async def test_a_full_disk_delays_the_end_and_loses_nothing(
     async def full(effect: Callable[[ServiceTx], object]) -> object:
         nonlocal calls
         calls += 1
-        if calls in (2, 3):
+        if calls in (2, 3, 5):
             raise StoreFull("the disk is full")
         return await transaction(effect)
 
     monkeypatch.setattr(context, "transaction", full)
     text, _ = await market.ask()
     await market.buyer.pay(text)
-    assert calls == 4
-    assert (await spent(market.alice), await left_open(market.alice)) == (5000 + FEE, 0)
+    assert await spent(market.alice) == 5000 + FEE
+    await trio.sleep(5)
+    assert (calls, await left_open(market.alice), await told(market.alice)) == (6, 0, [])
 
 
 async def test_a_disk_that_is_full_before_pays_nothing(

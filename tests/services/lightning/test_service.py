@@ -21,7 +21,7 @@ from impervious.errors import (
     PaymentFailure,
     ResourceExhausted,
 )
-from impervious.model import Payment, PaymentStatus
+from impervious.model import Payment, PaymentStatus, Preimage
 from impervious.units import Sat
 
 # --- From the invoice to the proof ------------------------------------------------------------------------------------
@@ -277,6 +277,48 @@ async def test_a_keysend_with_a_key_is_paid_once(market: Market, autojump_clock:
     for key in ("", "k" * 256):
         with pytest.raises(InvalidArgument, match="Idempotency-Key must have 1 to 255 bytes"):
             await market.buyer.keysend(you, Sat(9), idempotency_key=key)
+
+
+async def test_an_invoice_with_a_key_is_paid_for_that_key_alone(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    other, _ = await market.ask(6)
+    paid: list[Preimage] = []
+
+    async def pay(key: str | None = "k") -> None:
+        paid.append(await market.buyer.pay(text, idempotency_key=key))
+
+    async with trio.open_nursery() as nursery:
+        for key in (None, "k", "k", "late"):
+            nursery.start_soon(pay, key)
+    await pay("later")
+    assert {each.payment_hash for each in paid} == {payment_hash}
+    assert await spent(market.alice) == 5000 + FEE
+    for key in ("k", "late", "later"):
+        await pay(key)
+        with pytest.raises(AlreadyExists, match="used for another request"):
+            await market.buyer.pay(other, idempotency_key=key)
+        with pytest.raises(AlreadyExists, match="used for another request"):
+            await market.buyer.pay(text, max_fee=Sat(3), idempotency_key=key)
+    assert await spent(market.alice) == 5000 + FEE
+
+
+async def test_a_key_tells_the_failure_of_an_invoice_again(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("alice").fail_next_payment(PaymentFailure.TIMEOUT)
+    for _ in range(2):
+        with pytest.raises(PaymentFailed, match="no route worked before the payment timed out"):
+            await market.buyer.pay(text, idempotency_key="k")
+    assert (await market.buyer.pay(text, idempotency_key="new")).payment_hash == payment_hash
+    assert (await market.buyer.pay(text, idempotency_key="k")).payment_hash == payment_hash
+
+
+async def test_a_key_whose_payment_was_never_sent_is_no_obstacle(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    limit = market.alice.config.lightning.daily_limit_sat
+    with pytest.raises(ResourceExhausted):
+        await market.buyer.pay(text, max_fee=limit, idempotency_key="k")
+    market.where.wall.offset_ms += 1000
+    assert (await market.buyer.pay(text, idempotency_key="k")).payment_hash == payment_hash
 
 
 async def test_a_key_tells_a_failure_again(market: Market, autojump_clock: MockClock) -> None:

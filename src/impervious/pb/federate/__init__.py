@@ -8,11 +8,14 @@ __all__ = (
     "AcceptFederationResponse",
     "FederateBase",
     "FederateStub",
+    "FederationRequest",
     "GetPeerRequest",
     "LeaveFederationRequest",
     "LeaveFederationResponse",
     "ListPeersRequest",
     "ListPeersResponse",
+    "ListRequestsRequest",
+    "ListRequestsResponse",
     "Peer",
     "RejectFederationRequest",
     "RejectFederationResponse",
@@ -58,6 +61,51 @@ class AcceptFederationResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("federate", "AcceptFederationResponse", AcceptFederationResponse)
+
+
+@dataclass(eq=False, repr=False)
+class FederationRequest(betterproto2.Message):
+    """
+    What a node has asked: to be remembered.
+    """
+
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    UUIDv4 of its message; the event of it has the same.
+    """
+
+    pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    66 hex digits.
+    """
+
+    imp_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    The name it goes by.
+    """
+
+    ttl_s: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    How long it wants to be remembered, in seconds from when it is accepted.
+    """
+
+    services: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
+    """
+    What it says it offers.
+    """
+
+    asked_at_ms: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
+    """
+    When it came, in milliseconds since 1970.
+    """
+
+    expires_ms: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    Until when it can be accepted, in milliseconds since 1970: a week later.
+    """
+
+
+default_message_pool.register_message("federate", "FederationRequest", FederationRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -112,6 +160,22 @@ class ListPeersResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("federate", "ListPeersResponse", ListPeersResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListRequestsRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("federate", "ListRequestsRequest", ListRequestsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListRequestsResponse(betterproto2.Message):
+    requests: "list[FederationRequest]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("federate", "ListRequestsResponse", ListRequestsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -290,6 +354,30 @@ class FederateStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def list_requests(
+        self,
+        message: "ListRequestsRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListRequestsResponse":
+        """
+        The nodes that have asked to be remembered and wait for a word (federate.accept: ask), the longest waiting first.
+        """
+
+        if message is None:
+            message = ListRequestsRequest()
+
+        return await self._unary_unary(
+            "/federate.Federate/ListRequests",
+            message,
+            ListRequestsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def accept_federation(
         self,
         message: "AcceptFederationRequest",
@@ -366,6 +454,13 @@ class FederateBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def list_requests(self, message: "ListRequestsRequest") -> "ListRequestsResponse":
+        """
+        The nodes that have asked to be remembered and wait for a word (federate.accept: ask), the longest waiting first.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def accept_federation(self, message: "AcceptFederationRequest") -> "AcceptFederationResponse":
         """
         Remembers a node that asked for it (federate.accept: ask), and answers.
@@ -406,6 +501,14 @@ class FederateBase(betterproto2_grpclib.ServiceBase):
         request = await stream.recv_message()
         assert request is not None
         response = await self.get_peer(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_requests(
+        self, stream: "grpclib.server.Stream[ListRequestsRequest, ListRequestsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_requests(request)
         await stream.send_message(response)
 
     async def __rpc_accept_federation(
@@ -449,6 +552,12 @@ class FederateBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetPeerRequest,
                 Peer,
+            ),
+            "/federate.Federate/ListRequests": grpclib.const.Handler(
+                self.__rpc_list_requests,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListRequestsRequest,
+                ListRequestsResponse,
             ),
             "/federate.Federate/AcceptFederation": grpclib.const.Handler(
                 self.__rpc_accept_federation,

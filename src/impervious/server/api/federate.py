@@ -6,11 +6,14 @@ from impervious import model
 from impervious.pb.federate import (
     AcceptFederationRequest,
     AcceptFederationResponse,
+    FederationRequest,
     GetPeerRequest,
     LeaveFederationRequest,
     LeaveFederationResponse,
     ListPeersRequest,
     ListPeersResponse,
+    ListRequestsRequest,
+    ListRequestsResponse,
     Peer,
     RejectFederationRequest,
     RejectFederationResponse,
@@ -32,6 +35,7 @@ def operations(service: FederateService) -> list[Operation]:
             RequestFederateResponse,
             partial(request_federate, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/federate.Federate/LeaveFederation",
@@ -40,6 +44,7 @@ def operations(service: FederateService) -> list[Operation]:
             LeaveFederationResponse,
             partial(leave_federation, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/federate.Federate/ListPeers",
@@ -58,12 +63,21 @@ def operations(service: FederateService) -> list[Operation]:
             service=config,
         ),
         operation(
+            "/federate.Federate/ListRequests",
+            "GET /v1/federate/requests",
+            ListRequestsRequest,
+            ListRequestsResponse,
+            partial(list_requests, service),
+            service=config,
+        ),
+        operation(
             "/federate.Federate/AcceptFederation",
             "POST /v1/federate/accept",
             AcceptFederationRequest,
             AcceptFederationResponse,
             partial(accept_federation, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/federate.Federate/RejectFederation",
@@ -72,22 +86,25 @@ def operations(service: FederateService) -> list[Operation]:
             RejectFederationResponse,
             partial(reject_federation, service),
             service=config,
+            keyed=True,
         ),
     ]
 
 
 async def request_federate(
-    service: FederateService, request: RequestFederateRequest, _context: CallContext
+    service: FederateService, request: RequestFederateRequest, context: CallContext
 ) -> RequestFederateResponse:
     """Ask a node to remember us."""
-    return RequestFederateResponse(id=str(await service.request(request.pubkey, wait=request.wait)))
+    identifier = await service.request(request.pubkey, idempotency_key=context.idempotency_key, wait=request.wait)
+    return RequestFederateResponse(id=str(identifier))
 
 
 async def leave_federation(
-    service: FederateService, request: LeaveFederationRequest, _context: CallContext
+    service: FederateService, request: LeaveFederationRequest, context: CallContext
 ) -> LeaveFederationResponse:
     """Forget a peer."""
-    return LeaveFederationResponse(id=str(await service.leave(request.pubkey, wait=request.wait)))
+    identifier = await service.leave(request.pubkey, idempotency_key=context.idempotency_key, wait=request.wait)
+    return LeaveFederationResponse(id=str(identifier))
 
 
 async def list_peers(service: FederateService, _request: ListPeersRequest, _context: CallContext) -> ListPeersResponse:
@@ -100,18 +117,40 @@ async def get_peer(service: FederateService, request: GetPeerRequest, _context: 
     return _shown(await service.peer(request.pubkey))
 
 
+async def list_requests(
+    service: FederateService, _request: ListRequestsRequest, _context: CallContext
+) -> ListRequestsResponse:
+    """List who waits for a word."""
+    return ListRequestsResponse(
+        requests=[
+            FederationRequest(
+                id=str(each.id),
+                pubkey=each.pubkey.hex,
+                imp_id=each.imp_id,
+                ttl_s=each.ttl_s,
+                services=list(each.services),
+                asked_at_ms=each.asked_at_ms,
+                expires_ms=each.expires_ms,
+            )
+            for each in await service.requests()
+        ]
+    )
+
+
 async def accept_federation(
-    service: FederateService, request: AcceptFederationRequest, _context: CallContext
+    service: FederateService, request: AcceptFederationRequest, context: CallContext
 ) -> AcceptFederationResponse:
     """Remember a node that asked for it."""
-    return AcceptFederationResponse(id=str(await service.accept(request.pubkey)))
+    identifier = await service.accept(request.pubkey, idempotency_key=context.idempotency_key)
+    return AcceptFederationResponse(id=str(identifier))
 
 
 async def reject_federation(
-    service: FederateService, request: RejectFederationRequest, _context: CallContext
+    service: FederateService, request: RejectFederationRequest, context: CallContext
 ) -> RejectFederationResponse:
     """Refuse a node that asked to be remembered."""
-    return RejectFederationResponse(id=str(await service.reject(request.pubkey)))
+    identifier = await service.reject(request.pubkey, idempotency_key=context.idempotency_key)
+    return RejectFederationResponse(id=str(identifier))
 
 
 def _shown(peer: model.Peer) -> Peer:

@@ -37,6 +37,7 @@ def operations(service: LightningService) -> list[Operation]:
         *,
         example: Request | None = None,
         needs: Iterable[str] = (),
+        keyed: bool = False,
     ) -> Operation:
         method, route = http.split()
         return operation(
@@ -48,6 +49,7 @@ def operations(service: LightningService) -> list[Operation]:
             service=service.context.config,
             example=example,
             needs=needs,
+            keyed=keyed,
         )
 
     return [
@@ -67,6 +69,7 @@ def operations(service: LightningService) -> list[Operation]:
             pay_invoice,
             example=pb.PayInvoiceRequest(invoice=EXAMPLE_INVOICE),
             needs=["invoice"],
+            keyed=True,
         ),
         row(
             "CheckInvoice",
@@ -87,6 +90,7 @@ def operations(service: LightningService) -> list[Operation]:
                 pubkey=EXAMPLE_PUBKEY, amount=5, records=[pb.TlvRecord(type=34349334, text="hello")]
             ),
             needs=["amount"],
+            keyed=True,
         ),
         row(
             "DecodeInvoice",
@@ -114,10 +118,15 @@ async def generate_invoice(
 
 
 async def pay_invoice(
-    service: LightningService, request: pb.PayInvoiceRequest, _: CallContext
+    service: LightningService, request: pb.PayInvoiceRequest, context: CallContext
 ) -> pb.PayInvoiceResponse:
     """Pay an invoice."""
-    preimage = await service.pay(request.invoice, amount=Sat(request.amount), max_fee=Sat(request.max_fee_sat))
+    preimage = await service.pay(
+        request.invoice,
+        amount=Sat(request.amount),
+        max_fee=Sat(request.max_fee_sat),
+        idempotency_key=context.idempotency_key,
+    )
     return pb.PayInvoiceResponse(preimage=preimage.raw.hex())
 
 

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from functools import partial
 
-from impervious.model import NodePubkey
 from impervious.pb.socket import (
     GetSocketRequest,
     ListSocketsRequest,
@@ -75,7 +74,7 @@ def operations(service: SocketService) -> list[Operation]:
 async def send_socket(service: SocketService, request: SendSocketRequest, context: CallContext) -> SendSocketResponse:
     """Tell a node where a session is."""
     sent = await service.send(
-        NodePubkey.parse(request.pubkey),
+        request.pubkey,
         request.session or DEFAULT_SESSION,
         idempotency_key=context.idempotency_key,
         wait=request.wait,

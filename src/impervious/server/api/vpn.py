@@ -47,6 +47,7 @@ def operations(service: VpnService) -> list[Operation]:
             RequestQuoteResponse,
             partial(request_quote, service),
             service=config,
+            keyed=True,
         ),
         operation(
             "/vpn.VPN/AcceptContract",
@@ -57,6 +58,7 @@ def operations(service: VpnService) -> list[Operation]:
             service=config,
             example=AcceptContractRequest(pubkey=EXAMPLE_PUBKEY, nonce=_NONCE, price="100"),
             needs=["nonce", "price"],
+            keyed=True,
         ),
         operation(
             "/vpn.VPN/RefreshContract",
@@ -121,20 +123,27 @@ def operations(service: VpnService) -> list[Operation]:
 
 
 async def request_quote(
-    service: VpnService, request: RequestQuoteRequest, _context: CallContext
+    service: VpnService, request: RequestQuoteRequest, context: CallContext
 ) -> RequestQuoteResponse:
     """Ask for a price."""
-    return RequestQuoteResponse(
-        id=str(await service.request_quote(request.pubkey, request.hours or 1, wait=request.wait))
-    )
+    key = context.idempotency_key
+    identifier = await service.request_quote(request.pubkey, request.hours or 1, idempotency_key=key, wait=request.wait)
+    return RequestQuoteResponse(id=str(identifier))
 
 
 async def accept_contract(
-    service: VpnService, request: AcceptContractRequest, _context: CallContext
+    service: VpnService, request: AcceptContractRequest, context: CallContext
 ) -> AcceptContractResponse:
     """Pay a quote."""
     most, renewals = _price(request.price), _sat(request.renewals, "renewals")
-    identifier = await service.accept(request.pubkey, request.nonce, most, renewals=renewals, wait=request.wait)
+    identifier = await service.accept(
+        request.pubkey,
+        request.nonce,
+        most,
+        renewals=renewals,
+        idempotency_key=context.idempotency_key,
+        wait=request.wait,
+    )
     return AcceptContractResponse(id=str(identifier))
 
 

@@ -203,7 +203,7 @@ def _command(command: Route, encoding: Encoding) -> Schema:
         "summary": _first_sentence(" ".join(command.description.split())) or command.path.rpartition("/")[2],
         "description": command.description,
         "tags": [command.service_type],
-        "parameters": [_parameter("encoding"), _parameter("v")],
+        "parameters": [_parameter(name) for name in ["encoding", "v", *(["idempotency-key"] if command.keyed else [])]],
         "requestBody": {"content": {_JSON: {"schema": schema}}, "required": bool(required)},
         "responses": {
             "200": {"description": "Done.", "content": {_JSON: {"schema": answer}}},
@@ -240,7 +240,8 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
     ),
     "idempotency-key": _header(
         "Idempotency-Key",
-        "Any text: a call that is repeated with the same key sends nothing again and gives the same id.",
+        "Any text of 1 to 255 bytes: a call that is repeated with the same key sends and pays nothing again and gives"
+        " the same answer. Calls without this parameter refuse the header.",
         {"type": "string", "minLength": 1},
     ),
 }

@@ -145,6 +145,11 @@ def keysend_sha256(recipient: NodePubkey, amount: Msat, records: Records, limit:
     return hashlib.sha256(json.dumps(shape).encode()).digest()
 
 
+def invoice_sha256(invoice: DecodedInvoice, amount: Sat, max_fee: Sat) -> bytes:
+    """Digest all that a payment of an invoice is asked for with."""
+    return hashlib.sha256(f"{invoice.payment_request.lower()}|{amount}|{max_fee}".encode()).digest()
+
+
 def key_text(given: str) -> str:
     """Read an idempotency key.
 

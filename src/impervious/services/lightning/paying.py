@@ -3,11 +3,14 @@
 Before a payment is sent, its hash and the most it may cost are stored; they stay until it is known what became of it,
 whoever has stopped waiting and whatever has crashed. As long as that is not known, the Lightning node is asked, and
 nothing is sent again. Two callers who pay the same hash wait for the same payment.
+
+The end reaches everybody who asked: as the answer, or, if somebody has left or the daemon was stopped, as an event.
+Only then is the payment no longer open.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 from uuid import UUID
@@ -16,7 +19,6 @@ import trio
 
 from impervious.backoff import delays_s
 from impervious.errors import (
-    AlreadyExists,
     AlreadyPaying,
     FailedPrecondition,
     ImperviousError,
@@ -27,6 +29,8 @@ from impervious.errors import (
 )
 from impervious.model import MessageId, Payment, PaymentHash, PaymentStatus
 from impervious.service import ServiceContext, ServiceTx
+from impervious.services.lightning import ends, keys
+from impervious.services.lightning.keys import Key, Repeated
 from impervious.units import Msat
 
 logger = logging.getLogger(__name__)
@@ -41,45 +45,15 @@ CREATE TABLE lightning_open (
   reservation BLOB NOT NULL,
   began_at_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
-
--- The payment that was made for a key, and for which request.
-CREATE TABLE lightning_key (
-  key TEXT PRIMARY KEY,
-  request_sha256 BLOB NOT NULL,
-  payment_hash BLOB NOT NULL,
-  at_ms INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX lightning_key_at ON lightning_key (at_ms);
 """
-DAY_MS: Final = 86_400_000
 
 _STOPPED: Final = (
-    "the daemon is stopping: what has become of the payment shows when it runs again; call again then, nothing is paid"
-    " twice"
+    "the daemon is stopping: what has become of the payment is an event when it runs again; call again then, nothing is"
+    " paid twice"
 )
-_NEVER_SENT: Final = "the Lightning node went away before it was asked to pay: nothing was paid; call again"
-
-
-class Repeated(ImperviousError):
-    """A payment was made, or begun, for this key before.
-
-    Attributes:
-      payment_hash: its own.
-    """
-
-    def __init__(self, payment_hash: PaymentHash) -> None:
-        super().__init__("this Idempotency-Key was used for the same payment before")
-        self.payment_hash = payment_hash
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """What a caller knows a payment by that has no invoice, so that asking again pays nothing again."""
-
-    text: str
-    request_sha256: bytes
-    """Of everything that was asked for with it."""
-    kept_ms: int
+_NEVER_SENT: Final = (
+    "the Lightning node, or this daemon, went away before it was asked to pay: nothing was paid; call again"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +74,19 @@ class Order:
 class _Job:
     """A payment that has a task, and what everybody who waits for it will be told."""
 
+    abandoned: bool = False
+    """Whether somebody who asked for it has left, or may have: then its end is an event too."""
+
     done: trio.Event = field(default_factory=trio.Event)
     payment: Payment | None = None
     error: ImperviousError = field(default_factory=lambda: NodeUnavailable(_STOPPED))
 
     async def wait(self) -> Payment:
-        await self.done.wait()
+        try:
+            await self.done.wait()
+        except trio.Cancelled:
+            self.abandoned = True
+            raise
         if self.payment is None:
             raise self.error
         return self.payment
@@ -137,7 +118,7 @@ class Payer:
         """
         async with trio.open_nursery() as self._nursery:
             for payment_hash, reservation in await self._context.read(_left_open):
-                nursery, job = self._nursery, self._jobs.setdefault(payment_hash, _Job())
+                nursery, job = self._nursery, self._jobs.setdefault(payment_hash, _Job(abandoned=True))
                 nursery.start_soon(self._resume, payment_hash, reservation, job)
             self._running.set()
             await trio.sleep_forever()
@@ -183,7 +164,7 @@ class Payer:
           NodeUnavailable: nothing was paid, or the daemon is stopping; says which.
           StoreError: the intent could not be stored; nothing was paid.
 
-        Cancellation: stops waiting, not paying.
+        Cancellation: stops waiting, not paying; its end is an event then.
         """
         await self._running.wait()
         job = self._jobs.get(order.payment_hash)
@@ -191,7 +172,26 @@ class Payer:
             assert self._nursery is not None, "it runs"
             job = self._jobs[order.payment_hash] = _Job()
             self._nursery.start_soon(self._make, order, job)
+        elif order.key is not None:
+            await self.note(order.key, order.payment_hash)
         return await job.wait()
+
+    async def is_used(self, key: Key) -> bool:
+        """Say whether a payment was made, or begun, for a key.
+
+        Raises:
+          AlreadyExists: yes, another one.
+        """
+        return await self._context.read(lambda tx: keys.made_for(tx, key)) is not None
+
+    async def note(self, key: Key, payment_hash: PaymentHash) -> None:
+        """Write down that a key was used for a payment that was begun without it.
+
+        Raises:
+          AlreadyExists: it was used for something else.
+        """
+        with suppress(Repeated):
+            await self._context.transaction(lambda tx: keys.use(tx, key, payment_hash))
 
     # --- The task of one payment --------------------------------------------------------------------------------------
 
@@ -209,14 +209,16 @@ class Payer:
                 job.error = error
             except (AlreadyPaying, NodeUnavailable):
                 payment = await self._track(order.payment_hash, job)
-            await self._close(order.payment_hash, reservation, payment)
+            await self._settle(order.payment_hash, reservation, payment)
             job.payment = payment
+        await self._close(order.payment_hash, reservation, job)
 
     async def _resume(self, payment_hash: PaymentHash, reservation: MessageId, job: _Job) -> None:
         with self._ending(payment_hash, job):
             payment = await self._track(payment_hash, job)
-            await self._close(payment_hash, reservation, payment)
+            await self._settle(payment_hash, reservation, payment)
             job.payment = payment
+        await self._close(payment_hash, reservation, job)
 
     @contextmanager
     def _ending(self, payment_hash: PaymentHash, job: _Job) -> Iterator[None]:
@@ -240,15 +242,31 @@ class Payer:
             await trio.sleep(delay_s)
         raise AssertionError("back-off never ends")  # pragma: no cover
 
-    async def _close(self, payment_hash: PaymentHash, reservation: MessageId, payment: Payment | None) -> None:
-        """Store how it ended, waiting while the disk is full."""
+    async def _settle(self, payment_hash: PaymentHash, reservation: MessageId, payment: Payment | None) -> None:
+        """Keep of what was reserved what was spent."""
         paid = payment is not None and payment.status is PaymentStatus.SUCCEEDED
         cost = Msat(payment.amount + payment.fee) if payment is not None and paid else Msat(0)
 
-        def effect(tx: ServiceTx) -> None:
-            tx.release(reservation, spent=cost)
-            tx.run("DELETE FROM lightning_open WHERE payment_hash = ?", payment_hash)
+        await self._store(payment_hash, lambda tx: tx.release(reservation, spent=cost))
 
+    async def _close(self, payment_hash: PaymentHash, reservation: MessageId, job: _Job) -> None:
+        """Forget a payment whose end its callers have, or have as an event if one of them has left.
+
+        Whoever is killed before this finds the payment open at the next start, and makes it an event.
+        """
+
+        def effect(tx: ServiceTx) -> None:
+            if job.abandoned:
+                ends.tell(tx, payment_hash, reservation, job.payment, job.error)
+            # By its reservation too: who was told of a failure may have begun anew.
+            tx.run(
+                "DELETE FROM lightning_open WHERE payment_hash = ? AND reservation = ?", payment_hash, reservation.bytes
+            )
+
+        await self._store(payment_hash, effect)
+
+    async def _store(self, payment_hash: PaymentHash, effect: Callable[[ServiceTx], None]) -> None:
+        """Store something about how it ended, waiting while the disk is full."""
         for delay_s in self._delays():
             try:
                 return await self._context.transaction(effect)
@@ -275,21 +293,10 @@ def intend(tx: ServiceTx, order: Order) -> MessageId:
       ResourceExhausted: the budget does not allow it.
     """
     if order.key is not None:
-        _use(tx, order.key, order.payment_hash)
+        keys.use(tx, order.key, order.payment_hash)
     if order.expires_s is not None and tx.now_ms >= order.expires_s * 1000:
         ago_s = tx.now_ms // 1000 - order.expires_s
         raise FailedPrecondition(f"this invoice expired {ago_s} s ago: ask the payee for a new one")
     reservation = tx.reserve(Msat(order.amount + order.fee_limit))
-    tx.run("INSERT INTO lightning_open VALUES (?, ?, ?)", order.payment_hash, reservation.bytes, tx.now_ms)
+    tx.run("INSERT OR REPLACE INTO lightning_open VALUES (?, ?, ?)", order.payment_hash, reservation.bytes, tx.now_ms)
     return reservation
-
-
-def _use(tx: ServiceTx, key: Key, payment_hash: PaymentHash) -> None:
-    tx.run("DELETE FROM lightning_key WHERE at_ms < ?", tx.now_ms - key.kept_ms)
-    row = tx.one("SELECT request_sha256, payment_hash FROM lightning_key WHERE key = ?", key.text)
-    if row is None:
-        tx.run("INSERT INTO lightning_key VALUES (?, ?, ?, ?)", key.text, key.request_sha256, payment_hash, tx.now_ms)
-    elif row[0] != key.request_sha256:
-        raise AlreadyExists("this Idempotency-Key was used for another request: use a new one")
-    else:
-        raise Repeated(PaymentHash(row[1]))

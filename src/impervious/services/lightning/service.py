@@ -19,7 +19,6 @@ from impervious.errors import (
     NodeRefused,
     NodeUnavailable,
     NotFound,
-    PaymentFailed,
     PaymentFailure,
     PaymentNotFound,
 )
@@ -40,19 +39,12 @@ from impervious.model import (
 )
 from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS
 from impervious.service import Effect, Fact, Service, ServiceContext
-from impervious.services.lightning import arrivals, asking, paying
-from impervious.services.lightning.paying import Key, Order, Payer, Repeated
+from impervious.services.lightning import arrivals, asking, ends, keys, paying
+from impervious.services.lightning.keys import DAY_MS, Key, Repeated
+from impervious.services.lightning.paying import Order, Payer
 from impervious.units import Sat
 
 PREIMAGE_BYTES: Final = 32
-
-_INVOICE_WORDS: Final[Mapping[PaymentFailure, str]] = {
-    **FAILURE_WORDS,
-    PaymentFailure.INCORRECT_PAYMENT_DETAILS: (
-        "the payee refused it: the invoice was cancelled, has expired there, or somebody else has paid it; ask the"
-        " payee for a new one"
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +60,7 @@ class LightningService(Service):
     """Makes, pays and looks up invoices, and sends keysends of any protocol."""
 
     service_type = ServiceType("lightning")
-    migrations = (paying.MIGRATION,)
+    migrations = (paying.MIGRATION + keys.MIGRATION,)
     handles_facts = True
     handles_payments = True
 
@@ -163,13 +155,17 @@ class LightningService(Service):
 
     # --- Payments -----------------------------------------------------------------------------------------------------
 
-    async def pay(self, text: str, *, amount: Sat = Sat(0), max_fee: Sat = Sat(0)) -> Preimage:
+    async def pay(
+        self, text: str, *, amount: Sat = Sat(0), max_fee: Sat = Sat(0), idempotency_key: str | None = None
+    ) -> Preimage:
         """Pay an invoice, once, and wait for the end. One that was paid before is not paid again.
 
         Args:
           text: BOLT 11.
           amount: satoshis, if the invoice leaves that to the payer.
           max_fee: highest routing fee in satoshis; 0: as configured.
+          idempotency_key: the same key with the same arguments tells the same end again, also a failure, after which a
+            call without a key, or with another one, tries anew.
 
         Returns:
           The proof of payment.
@@ -177,28 +173,33 @@ class LightningService(Service):
         Raises:
           InvalidArgument: it cannot be paid so, or is this node's own.
           FailedPrecondition: it has expired.
+          AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           PaymentFailed: no money moved; says why.
           NodeRefused: the Lightning node does not pay it; says why.
           NodeUnavailable: the Lightning node cannot serve now; says why, and whether anything may be on its way.
 
-        Cancellation: stops waiting, not paying: asked again, it waits for the same payment.
+        Cancellation: stops waiting, not paying: asked again, it waits for the same payment. The end is an event too.
         """
         found = await self.decode(text)
         invoice = found.invoice
         if found.own:
             raise InvalidArgument("this invoice is this node's own: a node cannot pay itself; give another node's")
+        key = self._key(idempotency_key, asking.invoice_sha256(invoice, amount, max_fee))
+        used = key is not None and await self._payer.is_used(key)
         payment = await self._payer.find(invoice.payment_hash)
-        if payment is None or payment.status is PaymentStatus.FAILED:
-            payment = await self._pay_invoice(invoice, amount, max_fee)
+        if payment is None or (payment.status is PaymentStatus.FAILED and not used):
+            payment = await self._pay_invoice(invoice, amount, max_fee, None if used else key)
+        elif key is not None and not used:
+            await self._payer.note(key, invoice.payment_hash)
         if not _pays(payment, invoice):
             raise FailedPrecondition(
                 "this node has paid another invoice with the same payment hash, and paying a hash twice gives the money"
                 " away: ask the payee for a new invoice"
             )
-        return _proof(payment, _INVOICE_WORDS)
+        return ends.proof(payment, ends.INVOICE_WORDS)
 
-    async def _pay_invoice(self, invoice: DecodedInvoice, given: Sat, max_fee: Sat) -> Payment:
+    async def _pay_invoice(self, invoice: DecodedInvoice, given: Sat, max_fee: Sat, key: Key | None) -> Payment:
         amount, told = asking.amount_to_pay(invoice, given)
         limit = asking.fee_limit(amount, max_fee, self._settings)
         send = partial(
@@ -208,9 +209,15 @@ class LightningService(Service):
             timeout_s=self._settings.payment_timeout_s,
             amount=told,
         )
-        payment_hash, expires_s = invoice.payment_hash, invoice.expires_s
-        order = Order(payment_hash=payment_hash, amount=amount, fee_limit=limit, send=send, expires_s=expires_s)
-        return await self._payer.pay(order)
+        order = Order(
+            payment_hash=invoice.payment_hash,
+            amount=amount,
+            fee_limit=limit,
+            send=send,
+            expires_s=invoice.expires_s,
+            key=key,
+        )
+        return await self._pay_or_find(order)
 
     async def keysend(
         self,
@@ -243,7 +250,7 @@ class LightningService(Service):
           NodeRefused: the Lightning node does not pay it; says why.
           NodeUnavailable: the Lightning node cannot serve now; says why, and whether anything may be on its way.
 
-        Cancellation: stops waiting, not paying.
+        Cancellation: stops waiting, not paying; the end is an event then.
         """
         sent, carried = asking.keysend_amount(amount), asking.keysend_records(records)
         limit = asking.fee_limit(sent, max_fee, self._settings)
@@ -263,13 +270,13 @@ class LightningService(Service):
         key = self._key(idempotency_key, asking.keysend_sha256(far, sent, carried, limit))
         order = Order(payment_hash=preimage.payment_hash, amount=sent, fee_limit=limit, send=send, key=key)
         payment = await self._pay_or_find(order)
-        _proof(payment, await self._keysend_words(payment, far, carried=sum(map(len, carried.values()))))
+        ends.proof(payment, await self._keysend_words(payment, far, carried=sum(map(len, carried.values()))))
         return payment
 
     def _key(self, text: str | None, request_sha256: bytes) -> Key | None:
         if text is None:
             return None
-        kept_ms = self.context.settings.limits.idempotency_days * paying.DAY_MS
+        kept_ms = self.context.settings.limits.idempotency_days * DAY_MS
         return Key(text=asking.key_text(text), request_sha256=request_sha256, kept_ms=kept_ms)
 
     async def _pay_or_find(self, order: Order) -> Payment:
@@ -325,16 +332,3 @@ def _pays(payment: Payment, invoice: DecodedInvoice) -> bool:
     """
     named = payment.payment_request
     return not named or named.lower() == invoice.payment_request.lower()
-
-
-def _proof(payment: Payment, words: Mapping[PaymentFailure, str]) -> Preimage:
-    """Take the preimage of a payment that succeeded.
-
-    Raises:
-      PaymentFailed: it has not.
-    """
-    if payment.status is PaymentStatus.SUCCEEDED and payment.preimage is not None:
-        return payment.preimage
-    reason = payment.failure or PaymentFailure.ERROR
-    retryable = reason is not PaymentFailure.INCORRECT_PAYMENT_DETAILS
-    raise PaymentFailed(f"not paid: {words[reason]}", reason=reason, retryable=retryable)

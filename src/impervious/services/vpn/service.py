@@ -6,7 +6,6 @@ one transaction. The interface itself is changed in one place, `_keep`, which fo
 decision, whenever something is due, at least every minute, and at the start, whatever was interrupted before.
 """
 
-import hashlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -94,56 +93,72 @@ class VpnService(Service):
 
     # --- Buying -------------------------------------------------------------------------------------------------------
 
-    async def request_quote(self, node: NodePubkey | str, hours: int = 1, *, wait: bool = False) -> MessageId:
+    async def request_quote(
+        self, node: NodePubkey | str, hours: int = 1, *, idempotency_key: str | None = None, wait: bool = False
+    ) -> MessageId:
         """Ask a node for its price; the quote is an event of this service that answers the id.
 
         Args:
           node: the seller: its key, or @ and a peer's imp id.
           hours: how many of its hours to buy.
+          idempotency_key: the same key with the same arguments gives the same id and sends nothing again.
           wait: return only when the question is delivered.
 
         Raises:
           InvalidArgument: nobody sells that, or that is no node, or this one.
           NotFound: no peer goes by that name.
+          AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered.
         """
-        seller = await self._recipient(node)
-        return await self._sent(lambda tx: self._buyer(tx).request_quote(seller, hours), wait=wait)
+
+        def ask(tx: ServiceTx, seller: NodePubkey) -> MessageId:
+            return self._buyer(tx).request_quote(seller, hours)
+
+        return await self._sent(idempotency_key, f"quote|{hours}", node, ask, wait=wait)
 
     async def accept(
-        self, node: NodePubkey | str, nonce: str, most: Sat, *, renewals: Sat = Sat(0), wait: bool = False
+        self,
+        node: NodePubkey | str,
+        nonce: str,
+        most: Sat,
+        *,
+        renewals: Sat = Sat(0),
+        idempotency_key: str | None = None,
+        wait: bool = False,
     ) -> MessageId:
         """Pay for a quote; the contract is an event of this service that answers the id.
 
-        The same quote again gives the same id, and pays nothing again.
+        The same quote again gives the same id, and pays nothing again, also without a key. Only after the money did not
+        come through does a call without a key, or with another one, pay.
 
         Args:
           node: the seller.
           nonce: the quote's.
           most: the most that may be paid, in satoshis.
           renewals: the most that buying more time by itself may cost, all together; 0: it does not.
+          idempotency_key: the same key with the same arguments gives the same id, also when the money did not arrive.
           wait: return only when the money is delivered.
 
         Raises:
           FailedPrecondition: the quote is dearer or has expired, or its contract is over. Nothing was sent.
           NotFound: no such quote came, or no peer goes by that name.
+          AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered, and nothing was paid.
         """
-        seller = await self._recipient(node)
         key = PrivateKey.generate()
 
-        def pay(tx: ServiceTx) -> MessageId:
+        def pay(tx: ServiceTx, seller: NodePubkey) -> MessageId:
             buyer = self._buyer(tx)
             identifier = buyer.accept(seller, nonce, most, key)
             if renewals:
                 buyer.renew_itself(seller, nonce, renewals)
             return identifier
 
-        return await self._sent(pay, wait=wait)
+        return await self._sent(idempotency_key, f"accept|{nonce}|{most}|{renewals}", node, pay, wait=wait)
 
     async def refresh(
         self,
@@ -172,19 +187,11 @@ class VpnService(Service):
           NodeUnavailable: the Lightning node cannot serve now; says why.
           DeliveryFailed: with `wait`, it was not delivered, and nothing was paid.
         """
-        seller = await self.context.resolve(node)
 
-        def pay(tx: ServiceTx) -> MessageId:
+        def pay(tx: ServiceTx, seller: NodePubkey) -> MessageId:
             return self._buyer(tx).refresh(seller, nonce, price)
 
-        if idempotency_key is None:
-            await self.context.check_recipient(seller)
-            return await self._sent(pay, wait=wait)
-        digest = hashlib.sha256(f"refresh|{seller.hex}|{nonce}|{price}".encode()).digest()
-        identifier = await self.context.once(idempotency_key, digest, seller, pay)
-        if wait:
-            await self.context.wait(identifier)
-        return identifier
+        return await self._sent(idempotency_key, f"refresh|{nonce}|{price}", node, pay, wait=wait)
 
     async def renew_itself(self, node: NodePubkey | str, nonce: str, budget: Sat) -> None:
         """Let a contract buy more time whenever it ends, until that has cost `budget`; 0 stops it.
@@ -201,13 +208,16 @@ class VpnService(Service):
 
         await self.context.transaction(effect)
 
-    async def _recipient(self, node: NodePubkey | str) -> NodePubkey:
-        seller = await self.context.resolve(node)
-        await self.context.check_recipient(seller)
-        return seller
-
-    async def _sent(self, effect: Callable[[ServiceTx], MessageId], *, wait: bool) -> MessageId:
-        identifier = await self.context.transaction(effect)
+    async def _sent(
+        self,
+        key: str | None,
+        request: str,
+        node: NodePubkey | str,
+        send: Callable[[ServiceTx, NodePubkey], MessageId],
+        *,
+        wait: bool,
+    ) -> MessageId:
+        identifier = await self.context.once(key, request.encode("utf-8", "surrogatepass"), node, send)
         if wait:
             await self.context.wait(identifier)
         return identifier
