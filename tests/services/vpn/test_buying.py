@@ -1,6 +1,7 @@
 """Each rule of buying once; what buyers and sellers do together is in test_life."""
 
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 from tests.services.vpn.books import BuyerMemory, Letter, Out
@@ -20,7 +21,7 @@ from impervious.services.vpn.payloads import (
     RefreshRequest,
     Refused,
 )
-from impervious.services.vpn.purchase import KEPT_MS, Bought, Stage
+from impervious.services.vpn.purchase import ANSWER_MS, KEPT_MS, Bought, Stage
 from impervious.units import Sat
 
 KEY = private_key(7)
@@ -140,6 +141,96 @@ def test_what_did_not_arrive_can_be_tried_again() -> None:
     assert again != request
     assert not home.get(CONTRACT, request), "that one is closed"
     assert home.get(CONTRACT, again)
+
+
+@pytest.fixture
+def silent() -> tuple[Home, MessageId]:
+    """A buyer whose money arrived, and who has been told that no answer came."""
+    home = Home()
+    home.quoted()
+    request = home.accept()
+    assert home.buyer.arrived(request)
+    home.now_ms += ANSWER_MS - 1
+    assert not home.buyer.arrived(request), "it is said once"
+    home.buyer.tick()
+    assert (home.bought.stage, home.out.told) == (Stage.PAYING, [])
+    home.now_ms += 1
+    home.buyer.tick()
+    home.now_ms += 1
+    home.buyer.tick()
+    return home, request
+
+
+def test_a_seller_that_does_not_answer_is_told_of_once_and_not_paid_again(silent: tuple[Home, MessageId]) -> None:
+    home, request = silent
+    [told] = home.out.told
+    assert (told.record, told.nonce, told.about, told.facts) == ("UNANSWERED", "n1", request, {"question": "contract"})
+    assert told.reason == "it arrived, and 10 minutes later there is no answer; a late one still counts"
+    assert (home.bought.stage, home.bought.reason) == (Stage.UNANSWERED, told.reason)
+    assert home.accept() == request
+    assert home.out.records == ["QUOTE_REQUEST", "CONTRACT_REQUEST"]
+    with pytest.raises(FailedPrecondition, match="unanswered"):
+        home.buyer.refresh(SELLER, "n1", Sat(100))
+
+
+def test_a_late_answer_still_counts(silent: tuple[Home, MessageId]) -> None:
+    home, request = silent
+    assert home.get(CONTRACT, request)
+    assert (home.bought.stage, home.bought.reason) == (Stage.ACTIVE, "")
+    assert home.bought.config is not None
+
+
+def test_a_late_refusal_still_counts(silent: tuple[Home, MessageId]) -> None:
+    home, request = silent
+    assert home.get(Refused(reason="full"), request, amount=97_000)
+    assert (home.bought.stage, home.bought.returned) == (Stage.REFUSED, 97_000)
+
+
+def test_before_it_arrived_no_answer_is_overdue() -> None:
+    home = Home()
+    home.quoted()
+    request = home.accept()
+    home.now_ms += 10 * ANSWER_MS
+    home.buyer.tick()
+    assert home.bought.stage is Stage.PAYING
+    home.buyer.undelivered(request, "no route")
+    assert not home.buyer.arrived(request)
+    assert not home.buyer.arrived(UUID(int=99)), "what is no request of ours"
+
+
+def test_questions_and_renewals_without_an_answer() -> None:
+    home = Home()
+    home.contracted()
+    home.buyer.renew_itself(SELLER, "n1", Sat(500))
+    home.now_ms += HOUR_MS - 1000
+    home.buyer.tick()
+    assert home.out.records[-1] == "REFRESH_REQUEST"
+    renewal, question = home.last.id, home.buyer.request_quote(SELLER)
+    assert home.buyer.arrived(renewal)
+    assert home.buyer.arrived(question)
+    sent = len(home.out.letters)
+    home.now_ms += ANSWER_MS
+    home.buyer.tick()
+    home.buyer.tick()
+    said = [told.facts["question"] for told in home.out.told if told.record == "UNANSWERED"]
+    assert said == ["refresh", "quote"]
+    assert len(home.out.letters) == sent, "whoever does not answer is not paid again"
+    assert home.bought.stage is Stage.ACTIVE
+    later = CONTRACT.expires_at + 3600
+    assert home.get(Refresh(nonce="n1", expires_at=later), renewal)
+    assert home.bought.term is not None
+    assert home.bought.term.expires_ms == later * 1000
+
+
+def test_the_seller_ends_what_it_never_confirmed() -> None:
+    home = Home()
+    home.quoted()
+    request = home.accept()
+    assert home.get(Expired(nonce="n1", reason="moving house"), None, amount=97_000)
+    assert (home.bought.stage, home.bought.returned) == (Stage.OVER, 97_000)
+    assert not home.get(CONTRACT, request), "nothing is waited for any more"
+    with pytest.raises(FailedPrecondition, match="over"):
+        home.accept()
 
 
 def test_a_refusal_ends_it() -> None:

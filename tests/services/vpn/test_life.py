@@ -115,6 +115,8 @@ class Life(RuleBasedStateMachine):
         if letter.to == SELLER:
             self.sells(lambda it: it.receive(message, self.interface, self.numbers.draw()), crash=crash)
             self.received += 0 if crash else letter.amount
+            if not crash:
+                self.buys(sender, lambda it: it.arrived(letter.id))
         else:
             self.buys(letter.to, lambda it: it.receive(message), crash=crash)
         if not crash:
@@ -345,7 +347,7 @@ class Life(RuleBasedStateMachine):
         for who, books in self.buyers.items():
             assert not [each for each in books.requests.values() if each.open]
             for bought in books.contracts.values():
-                assert bought.stage is not Stage.PAYING
+                assert bought.stage not in (Stage.PAYING, Stage.UNANSWERED)
                 sold = self.seller.contracts.get(bought.nonce)
                 if bought.stage is not Stage.ACTIVE or sold is None or sold.request in self.forged:
                     continue

@@ -10,7 +10,7 @@ from typing import Final, assert_never
 
 from impervious.errors import CallerError, FailedPrecondition, InvalidArgument, Malformed, NotFound
 from impervious.model import MessageId, NodePubkey
-from impervious.services.vpn.contract import SECOND_MS, Term, next_second
+from impervious.services.vpn.contract import MINUTE_MS, SECOND_MS, Term, next_second
 from impervious.services.vpn.payloads import (
     Answer,
     Contract,
@@ -24,7 +24,7 @@ from impervious.services.vpn.payloads import (
     read,
 )
 from impervious.services.vpn.ports import BuyerBooks, Incoming, Outgoing
-from impervious.services.vpn.purchase import KEPT_MS, Asked, Bought, Question, Seen, Stage
+from impervious.services.vpn.purchase import ANSWER_MS, KEPT_MS, Asked, Bought, Question, Seen, Stage
 from impervious.services.vpn.told import Role, Told
 from impervious.units import Msat, Sat, msat, sat_charged
 from impervious.wireguard import ClientConfig, PrivateKey
@@ -33,6 +33,8 @@ MAX_NONCE: Final = 64
 """Characters, so that a request with money stays one part."""
 _NOBODY: Final = PrivateKey(bytes(32))
 """Stands for a key that is made once a quote is accepted."""
+_PAID: Final = (Stage.PAYING, Stage.UNANSWERED, Stage.ACTIVE)
+"""Stages in which money is on its way or with the seller: it is not paid again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Buyer:
           ResourceExhausted: the budget does not allow it.
         """
         known = self.books.bought(seller, nonce)
-        if known is not None and known.stage in (Stage.PAYING, Stage.ACTIVE):
+        if known is not None and known.stage in _PAID:
             return known.request
         if known is not None and known.stage is not Stage.FAILED:
             raise FailedPrecondition(f"this quote's contract is {known.stage.value}: request another quote")
@@ -181,6 +183,14 @@ class Buyer:
                 assert_never(payload)
         return True
 
+    def arrived(self, message: MessageId) -> bool:
+        """Take note that a message of ours arrived; say whether its answer is awaited from now on."""
+        asked = self.books.asked(message)
+        if asked is None or not asked.open or asked.arrived_ms is not None:
+            return False
+        self.books.keep_asked(replace(asked, arrived_ms=self.now_ms))
+        return True
+
     def undelivered(self, message: MessageId, reason: str) -> None:
         """Take note that a request of ours did not arrive: nothing was paid."""
         asked = self.books.asked(message)
@@ -196,12 +206,25 @@ class Buyer:
             self.books.keep_bought(_answered(contract, asked, back=asked.amount))
 
     def tick(self) -> None:
-        """Announce what is due, buy what is to be bought again, and forget what is over."""
+        """Announce what is due, buy what is to be bought again, and say which sellers do not answer."""
+        for asked in self.books.awaited():
+            overdue_ms = asked.overdue_ms()
+            if overdue_ms is not None and self.now_ms >= overdue_ms:
+                self._unanswered(asked)
         for contract in self.books.all_bought():
             if contract.must_renew(self.now_ms):
                 contract = self._renew(contract)
             if contract.stage is Stage.ACTIVE and contract.term is not None:
                 self._age(contract, contract.term)
+
+    def _unanswered(self, asked: Asked) -> None:
+        """Say that a seller is silent. What was paid stays paid, so its answer is taken whenever it comes."""
+        self.books.keep_asked(replace(asked, overdue=True))
+        reason = f"it arrived, and {ANSWER_MS // MINUTE_MS} minutes later there is no answer; a late one still counts"
+        contract = self.books.bought(asked.seller, asked.nonce)
+        if contract is not None and asked.question is Question.CONTRACT:
+            self.books.keep_bought(contract.moved(Stage.UNANSWERED, reason))
+        self._tell_about(asked, "UNANSWERED", reason, question=asked.question.value)
 
     def _renew(self, contract: Bought) -> Bought:
         try:
@@ -275,8 +298,11 @@ class Buyer:
 
     def _expired(self, message: Incoming, payload: Expired) -> bool:
         contract = self.books.bought(message.sender, payload.nonce)
-        if contract is None or contract.stage is not Stage.ACTIVE:
+        if contract is None or contract.stage not in _PAID:
             return False
+        asked = self.books.asked(contract.request)
+        if asked is not None and asked.open:  # the answer before this was lost
+            self.books.keep_asked(replace(asked, open=False))
         ended = contract.moved(Stage.OVER, payload.reason or "the seller ended it")
         self.books.keep_bought(replace(ended, returned=Msat(ended.returned + message.amount)))
         return True
@@ -302,9 +328,18 @@ class Buyer:
             )
         )
 
-    def _tell_about(self, asked: Asked, record: str, reason: str) -> None:
-        told = Told(record=record, role=Role.BUYER, peer=asked.seller, nonce=asked.nonce, about=asked.id, reason=reason)
-        self.out.tell(told)
+    def _tell_about(self, asked: Asked, record: str, reason: str, **facts: int | str) -> None:
+        self.out.tell(
+            Told(
+                record=record,
+                role=Role.BUYER,
+                peer=asked.seller,
+                nonce=asked.nonce,
+                about=asked.id,
+                reason=reason,
+                facts=facts,
+            )
+        )
 
 
 _FITS = {Question.QUOTE: Quote, Question.CONTRACT: Contract, Question.REFRESH: Refresh}

@@ -97,7 +97,8 @@ class Keeper:
         now_ms, grace_ms = tx.now_ms, self._context.settings.vpn.grace_s * SECOND_MS
         sold = [at_ms for each in SqlSellerBooks(tx).living() for at_ms in _sold_due(each, now_ms, grace_ms)]
         bought = [at_ms for each in SqlBuyerBooks(tx).all_bought() for at_ms in _bought_due(each, now_ms)]
-        due_ms = min([*sold, *bought], default=None)
+        awaited = [at_ms for each in SqlBuyerBooks(tx).awaited() if (at_ms := each.overdue_ms()) is not None]
+        due_ms = min([*sold, *bought, *awaited], default=None)
         return due_ms if due_ms is None or due_ms > now_ms else now_ms + SOON_MS
 
 

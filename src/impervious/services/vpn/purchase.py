@@ -14,6 +14,9 @@ RENEW_MS: Final = 10 * MINUTE_MS
 """How long before the end a contract renews itself; a quarter of the span where that is shorter."""
 KEPT_MS: Final = 24 * 60 * MINUTE_MS
 """How long after its end a contract can be asked to go on: only the seller knows how long it waits."""
+ANSWER_MS: Final = 10 * MINUTE_MS
+"""How long an answer is waited for in silence once a request arrived. A seller sets a tunnel up within a minute or
+gives the money back; the rest is for one that is just being started again."""
 
 
 class Question(Enum):
@@ -35,6 +38,14 @@ class Asked:
     amount: Msat = Msat(0)
     """What was sent with it to buy something."""
     open: bool = True
+    arrived_ms: int | None = None
+    """When it was known to be with the seller; None: it is under way."""
+    overdue: bool = False
+    """The answer was waited for long enough to say so. It still counts."""
+
+    def overdue_ms(self) -> int | None:
+        """Say when its answer is overdue; None: not before it has arrived."""
+        return None if self.arrived_ms is None else self.arrived_ms + ANSWER_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,8 @@ class Stage(Enum):
 
     PAYING = "paying"
     """The request is on its way, or its answer is."""
+    UNANSWERED = "unanswered"
+    """The money arrived, and for `ANSWER_MS` no answer came; a late one still counts."""
     ACTIVE = "active"
     FAILED = "failed"
     """Nothing was paid: it can be tried again."""
@@ -65,6 +78,11 @@ _MOVES: Final = {
     (Stage.PAYING, Stage.ACTIVE),
     (Stage.PAYING, Stage.FAILED),
     (Stage.PAYING, Stage.REFUSED),
+    (Stage.PAYING, Stage.UNANSWERED),
+    (Stage.PAYING, Stage.OVER),
+    (Stage.UNANSWERED, Stage.ACTIVE),
+    (Stage.UNANSWERED, Stage.REFUSED),
+    (Stage.UNANSWERED, Stage.OVER),
     (Stage.ACTIVE, Stage.OVER),
 }
 

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final
 from uuid import uuid4
 
@@ -306,9 +307,9 @@ class VpnService(Service):
         return shown_answer(payload, contract, out.heard[-1] if out.heard else None)
 
     async def handle(self, fact: Fact) -> Effect | None:
-        """Decide on a request, or note that one of ours did not arrive."""
-        if isinstance(fact, Outcome) and not fact.delivered:
-            return lambda tx: self._buyer(tx).undelivered(fact.id, fact.reason)
+        """Decide on a request, or note what became of one of ours."""
+        if isinstance(fact, Outcome):
+            return partial(self._note, fact)
         if not isinstance(fact, VerifiedMessage):
             return None
         shop, peers = await self._look(fact)
@@ -318,6 +319,12 @@ class VpnService(Service):
             tx.wake()
 
         return decide
+
+    def _note(self, outcome: Outcome, tx: ServiceTx) -> None:
+        if not outcome.delivered:
+            self._buyer(tx).undelivered(outcome.id, outcome.reason)
+        elif self._buyer(tx).arrived(outcome.id):
+            tx.wake()  # the answer may be overdue before anything else is due
 
     async def _look(self, message: VerifiedMessage) -> tuple[Shop | Closed, Peers]:
         """See what is sold, and what is on the interface."""
