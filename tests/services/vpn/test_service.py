@@ -382,6 +382,19 @@ async def test_the_seller_ends_it_early_and_gives_the_rest_back(
         assert received == sales + refunded + kept
 
 
+async def test_who_gets_nothing_back_is_told_too(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here, here.seller() as carol, here.buyer() as alice:
+        quote, _ = await bought(alice, await key(carol))
+        await trio.sleep(3550)
+        assert await vpn(carol).cancel(quote["nonce"], "moving house") == 0
+        await settle()
+        [ended] = await told(alice, "EXPIRED")
+        assert ended["reason"] == "moving house"
+        assert [each.stage for each in await vpn(alice).bought()] == [Stage.OVER]
+
+
 async def test_answers_that_nobody_asked_for_are_dropped(
     tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:

@@ -312,7 +312,8 @@ class Seller:
         entry = money.taken_back(cause, nonce, contract.worth(self.now_ms), self.fee, self.least)
         self._book(entry)
         answer = Expired(nonce=nonce, reason=_line(reason))
-        self.out.answer(contract.buyer, answer, reply_to=None, amount=entry.refunded, owed=entry.refunded > 0)
+        # Owed even where nothing goes back: who paid for a tunnel must not find out by its silence.
+        self.out.answer(contract.buyer, answer, reply_to=None, amount=entry.refunded, owed=True)
         self._tell("EXPIRED", contract.buyer, nonce, reason=reason, refunded_msat=entry.refunded)
         return entry.refunded
 
