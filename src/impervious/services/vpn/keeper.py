@@ -66,12 +66,12 @@ class Keeper:
         """Make the interface follow, and draw the conclusions; say whether it had to change."""
         try:
             report = await self._reconciler.reconcile()
-            peers, transfers = await self._wireguard.peers(), await self._wireguard.transfer()
+            transfers = await self._wireguard.transfer()
         except WireGuardError as error:
             self._note(str(error))
             return False
         self._note("; ".join(_complaints(report)))
-        await self._context.transaction(lambda tx: self._seller(tx).reconciled(peers, transfers))
+        await self._context.transaction(lambda tx: self._seller(tx).reconciled(report.peers, transfers))
         return bool(report.plan)
 
     def _note(self, trouble: str) -> None:
