@@ -83,9 +83,9 @@ async def test_answers_are_awaited_once_a_request_arrived(context: ServiceContex
 
 
 async def test_requests_and_quotes_are_kept_for_a_time(context: ServiceContext, clock: Clock) -> None:
-    asked = Asked(id=UUID(int=3), seller=BEN, question=Question.REFRESH, nonce="n", amount=Msat(7))
+    asked = Asked(id=UUID(int=3), seller=BEN, question=Question.REFRESH, nonce="n", amount=Msat(7), automatic=True)
     arrived = replace(asked, arrived_ms=START_MS)
-    for kept in (asked, arrived, replace(arrived, overdue=True), replace(asked, open=False)):
+    for kept in (asked, arrived, replace(arrived, overdue=True), replace(arrived, open=False)):
         await keep_asked(context, kept)
         assert await context.read(lambda tx: SqlBuyerBooks(tx).asked(asked.id)) == kept
     await context.transaction(lambda tx: SqlBuyerBooks(tx).keep_seen(QUOTE))

@@ -355,6 +355,43 @@ def test_what_renewals_did_not_cost_can_be_spent() -> None:
     assert home.out.records.count("REFRESH_REQUEST") == 2
 
 
+def test_a_renewal_by_hand_is_none_of_the_budget() -> None:
+    home = Home()
+    home.contracted()
+    home.buyer.renew_itself(SELLER, "n1", Sat(100))
+    home.now_ms += HOUR_MS - 1000
+    home.buyer.tick()
+    assert home.get(Refresh(nonce="n1", expires_at=CONTRACT.expires_at + 1), home.last.id)
+    by_hand = home.buyer.refresh(SELLER, "n1", Sat(100))
+    home.buyer.tick()
+    home.buyer.undelivered(by_hand, "no route")
+    home.buyer.tick()
+    assert (home.bought.renewals, home.out.records.count("REFRESH_REQUEST")) == (100_000, 2), "the budget is used"
+
+
+def test_while_it_is_renewed_by_hand_it_does_not_renew_itself() -> None:
+    home = Home()
+    home.contracted()
+    home.buyer.renew_itself(SELLER, "n1", Sat(100))
+    home.now_ms += HOUR_MS - 1000
+    by_hand = home.buyer.refresh(SELLER, "n1", Sat(100))
+    home.buyer.tick()
+    assert home.last.id == by_hand
+    assert home.get(Refresh(nonce="n1", expires_at=CONTRACT.expires_at + 3600), by_hand)
+    home.buyer.tick()
+    assert home.last.id == by_hand, "and then there is time enough"
+
+
+def test_what_comes_back_adds_up() -> None:
+    home = Home()
+    home.contracted()
+    for _ in range(2):
+        request = home.buyer.refresh(SELLER, "n1", Sat(99))
+        assert home.get(Refused(reason="it costs 100"), request, amount=96_000)
+    assert home.get(Expired(nonce="n1"), None, amount=50_000)
+    assert home.bought.returned == 2 * 96_000 + 50_000
+
+
 def test_the_seller_ends_it() -> None:
     home = Home()
     home.contracted()

@@ -261,6 +261,16 @@ class Life(RuleBasedStateMachine):
     def reboot(self) -> None:
         self.interface.clear()
 
+    @rule(steps=st.sampled_from([0, 1, 2]), lost=st.booleans())
+    def restart(self, steps: int, lost: bool) -> None:
+        """The seller dies while it changes the interface, maybe with the machine, and begins as it always does."""
+        self.program(steps=steps)
+        if lost:
+            self.reboot()
+        self.reconcile(3, crash=False)
+        self.tick(crash=False)
+        self.reconcile(3, crash=False)
+
     @rule(host=st.integers(2, 6))
     def somebody_adds_a_peer(self, host: int) -> None:
         self.keys += 1

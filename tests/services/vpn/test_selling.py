@@ -130,6 +130,10 @@ def test_so_many_hours_are_not_sold(hours: int) -> None:
     assert refusal(House().get(QuoteRequest(hours=hours))) == ("hours must be from 1 to 48", 0)
 
 
+def test_as_many_hours_as_may_be() -> None:
+    assert House().quote(48).price == 4800
+
+
 def test_nothing_is_sold() -> None:
     house = House(Closed("vpn.server_pub_key is not set"))
     assert refusal(house.get(QuoteRequest())) == ("vpn.server_pub_key is not set", 0)
@@ -360,7 +364,9 @@ def test_a_tunnel_that_cannot_be_is_paid_back() -> None:
     assert house.seller.wanted().peers == []
 
 
-@pytest.mark.parametrize(("after_ms", "worth"), [(0, PRICE), (HOUR_MS // 4, 75_000), (HOUR_MS, 0), (HOUR_MS + 1, 0)])
+@pytest.mark.parametrize(
+    ("after_ms", "worth"), [(0, PRICE), (1000, 99_972), (HOUR_MS // 4, 75_000), (HOUR_MS, 0), (HOUR_MS + 1, 0)]
+)
 def test_an_early_end_gives_the_rest_back(after_ms: int, worth: int) -> None:
     house = House()
     contract = house.sell()

@@ -18,7 +18,7 @@ from impervious.wireguard import ClientConfig, PrivateKey
 KEPT_MS: Final = 30 * 86_400_000
 """How long requests are remembered, answered or not, and quotes after they expired."""
 
-_ASKED: Final = "id, seller, question, nonce, amount_msat, open, arrived_ms, overdue"
+_ASKED: Final = "id, seller, question, nonce, amount_msat, automatic, open, arrived_ms, overdue"
 _BOUGHT: Final = (
     "seller, nonce, request, private_key, price_msat, hours, stage, expires_ms, span_ms, told_ms, config, renewing,"
     " budget_msat, renewals_msat, returned_msat, reason"
@@ -39,13 +39,14 @@ class SqlBuyerBooks:
     def keep_asked(self, asked: Asked) -> None:
         """See `BuyerBooks.keep_asked`."""
         self.tx.run(
-            f"INSERT INTO vpn_asked ({_ASKED}, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+            f"INSERT INTO vpn_asked ({_ASKED}, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
             " SET open = excluded.open, arrived_ms = excluded.arrived_ms, overdue = excluded.overdue",
             asked.id.bytes,
             asked.seller.raw,
             asked.question.value,
             asked.nonce,
             asked.amount,
+            int(asked.automatic),
             int(asked.open),
             asked.arrived_ms,
             int(asked.overdue),
@@ -105,13 +106,14 @@ class SqlBuyerBooks:
 
 
 def _asked(row: Row) -> Asked:
-    identifier, seller, question, nonce, amount, is_open, arrived_ms, overdue = row
+    identifier, seller, question, nonce, amount, automatic, is_open, arrived_ms, overdue = row
     return Asked(
         id=UUID(bytes=identifier),
         seller=NodePubkey(seller),
         question=Question(question),
         nonce=nonce,
         amount=Msat(amount),
+        automatic=bool(automatic),
         open=bool(is_open),
         arrived_ms=arrived_ms,
         overdue=bool(overdue),

@@ -200,7 +200,7 @@ class Buyer:
         contract = self.books.bought(asked.seller, asked.nonce)
         if contract is None:
             return
-        if asked.question is Question.CONTRACT and contract.request == message:
+        if asked.question is Question.CONTRACT:
             self.books.keep_bought(contract.moved(Stage.FAILED, reason))
         elif asked.question is Question.REFRESH:
             self.books.keep_bought(_answered(contract, asked, back=asked.amount))
@@ -228,7 +228,7 @@ class Buyer:
 
     def _renew(self, contract: Bought) -> Bought:
         try:
-            asked = self._refresh(contract, contract.price)
+            asked = self._refresh(contract, contract.price, automatic=True)
         except CallerError:
             return contract  # the node's own budget may allow it later, or its configuration the amount
         contract = replace(contract, renewing=asked.id, renewals=Msat(contract.renewals + asked.amount))
@@ -307,10 +307,15 @@ class Buyer:
         self.books.keep_bought(replace(ended, returned=Msat(ended.returned + message.amount)))
         return True
 
-    def _refresh(self, contract: Bought, amount: Msat) -> Asked:
+    def _refresh(self, contract: Bought, amount: Msat, *, automatic: bool = False) -> Asked:
         message = self.out.send(contract.seller, RefreshRequest(nonce=contract.nonce), amount)
         asked = Asked(
-            id=message, seller=contract.seller, question=Question.REFRESH, nonce=contract.nonce, amount=amount
+            id=message,
+            seller=contract.seller,
+            question=Question.REFRESH,
+            nonce=contract.nonce,
+            amount=amount,
+            automatic=automatic,
         )
         self.books.keep_asked(asked)
         self.books.keep_bought(replace(contract, renewing=message))
@@ -353,9 +358,10 @@ def _fits(asked: Asked, payload: Answer) -> bool:
 
 
 def _answered(contract: Bought, asked: Asked, back: Msat = Msat(0)) -> Bought:
-    """Close a request for more time; what came back of it is there to be spent again."""
+    """Close a request for more time; what came back of one that the budget paid for is there to be spent again."""
     renewing = None if contract.renewing == asked.id else contract.renewing
-    return replace(contract, renewing=renewing, renewals=Msat(max(0, contract.renewals - back)))
+    renewals = Msat(max(0, contract.renewals - back)) if asked.automatic else contract.renewals
+    return replace(contract, renewing=renewing, renewals=renewals)
 
 
 def _check(quote: Quote) -> None:

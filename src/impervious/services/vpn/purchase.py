@@ -37,6 +37,8 @@ class Asked:
     nonce: str = ""
     amount: Msat = Msat(0)
     """What was sent with it to buy something."""
+    automatic: bool = False
+    """A contract that renews itself made it: what comes back of it is in the budget again."""
     open: bool = True
     arrived_ms: int | None = None
     """When it was known to be with the seller; None: it is under way."""

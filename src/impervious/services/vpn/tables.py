@@ -104,6 +104,9 @@ MIGRATIONS: Final = (
     CREATE INDEX vpn_bought_live ON vpn_bought (stage) WHERE stage IN ('paying', 'active');
     """,
     """
+    -- Which requests the budget of a contract paid for that renews itself.
+    ALTER TABLE vpn_asked ADD COLUMN automatic INTEGER NOT NULL DEFAULT 0;
+
     -- Sellers that do not answer: when a request arrived, and whether it was said that the answer is overdue.
     ALTER TABLE vpn_asked ADD COLUMN arrived_ms INTEGER;
     ALTER TABLE vpn_asked ADD COLUMN overdue INTEGER NOT NULL DEFAULT 0;
