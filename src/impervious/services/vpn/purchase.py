@@ -7,6 +7,7 @@ from typing import Final
 from impervious.errors import FailedPrecondition
 from impervious.model import MessageId, NodePubkey
 from impervious.services.vpn.contract import MINUTE_MS, Term
+from impervious.services.vpn.told import Role, Told
 from impervious.units import Msat
 from impervious.wireguard import ClientConfig, PrivateKey
 
@@ -76,6 +77,8 @@ class Stage(Enum):
     OVER = "over"
 
 
+PAID: Final = (Stage.PAYING, Stage.UNANSWERED, Stage.ACTIVE)
+"""Money is on its way or with the seller: it is not paid again."""
 _MOVES: Final = {
     (Stage.PAYING, Stage.ACTIVE),
     (Stage.PAYING, Stage.FAILED),
@@ -139,3 +142,28 @@ class Bought:
     @staticmethod
     def _renews_ms(term: Term) -> int:
         return term.expires_ms - min(RENEW_MS, term.span_ms // 4)
+
+
+def about_contract(record: str, contract: Bought, **facts: int | str) -> Told:
+    """Give an event about a contract."""
+    return Told(
+        record=record,
+        role=Role.BUYER,
+        peer=contract.seller,
+        nonce=contract.nonce,
+        about=contract.request,
+        facts=facts,
+    )
+
+
+def about_request(record: str, asked: Asked, reason: str, **facts: int | str) -> Told:
+    """Give an event about a request, and why it comes."""
+    return Told(
+        record=record,
+        role=Role.BUYER,
+        peer=asked.seller,
+        nonce=asked.nonce,
+        about=asked.id,
+        reason=reason,
+        facts=facts,
+    )
