@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from tests.services.vpn.buyer import CONTRACT, QUOTE, Home
-from tests.services.vpn.shop import BEN, SELLER, START_MS, incoming
+from tests.services.vpn.shop import BEN, HOUR_MS, SELLER, START_MS, incoming
 
 from impervious.errors import FailedPrecondition
 from impervious.model import MessageId
@@ -68,6 +68,23 @@ def test_a_late_answer_still_counts(silent: tuple[Home, MessageId]) -> None:
     assert home.get(CONTRACT, request)
     assert (home.bought.stage, home.bought.reason) == (Stage.ACTIVE, "")
     assert home.bought.config is not None
+
+
+def test_time_that_began_before_the_answer_came_counts_from_then(silent: tuple[Home, MessageId]) -> None:
+    home, request = silent
+    assert home.get(CONTRACT, request)
+    assert home.bought.term is not None
+    assert home.bought.term.span_ms == HOUR_MS
+
+
+def test_an_answer_after_the_end_is_taken_and_can_be_renewed(silent: tuple[Home, MessageId]) -> None:
+    home, request = silent
+    home.now_ms = CONTRACT.expires_at * 1000 + 1
+    assert home.get(CONTRACT, request)
+    assert home.bought.stage is Stage.ACTIVE
+    home.buyer.tick()
+    assert [told.record for told in home.out.told[1:]] == ["CONTRACT", "EXPIRED"]
+    assert home.buyer.refresh(SELLER, "n1", Sat(100))
 
 
 def test_a_late_refusal_still_counts(silent: tuple[Home, MessageId]) -> None:

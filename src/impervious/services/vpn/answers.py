@@ -103,16 +103,18 @@ class Answers:
 
     def _stands(self, asked: Asked, answer: Contract) -> None:
         contract = self._bought(asked)
+        # One that comes late, even after its time is over, is taken as if it had come at once: it can be renewed.
+        begun_ms = next_second(self.now_ms if asked.arrived_ms is None else asked.arrived_ms)
+        expires_ms = answer.expires_at * SECOND_MS
         try:
             config = _config(contract.private_key, answer)
-            if answer.expires_at * SECOND_MS <= self.now_ms:
-                raise Malformed("it has run out already")
+            if expires_ms <= begun_ms:
+                raise Malformed("it had run out before it was paid")
         except Malformed as error:
             self.books.keep_bought(contract.moved(Stage.REFUSED, str(error)))
             self.out.tell(about_request("REFUSED", asked, str(error)))
             return
-        expires_ms = answer.expires_at * SECOND_MS
-        term = Term(expires_ms=expires_ms, span_ms=expires_ms - next_second(self.now_ms))
+        term = Term(expires_ms=expires_ms, span_ms=expires_ms - begun_ms)
         contract = replace(contract.moved(Stage.ACTIVE), term=term, config=config)
         self.books.keep_bought(contract)
         self.out.tell(about_contract("CONTRACT", contract, address=answer.address, expires_at=answer.expires_at))
