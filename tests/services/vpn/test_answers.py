@@ -173,6 +173,16 @@ def test_a_contract_that_cannot_be_used(contract: Contract) -> None:
     assert home.out.told[-1].record == "REFUSED"
 
 
+def test_a_wrong_amount_by_hand_does_not_stop_automatic_renewal() -> None:
+    home = Home()
+    home.contracted()
+    home.buyer.renew_itself(SELLER, "n1", Sat(100))
+    assert home.get(Refused(reason="it costs 100"), home.buyer.refresh(SELLER, "n1", Sat(99)), amount=96_000)
+    assert home.bought.budget == 100_000
+    assert home.get(Refused(reason="no more"), home.buyer.refresh(SELLER, "n1", Sat(100)), amount=97_000)
+    assert home.bought.budget == 0
+
+
 def test_what_comes_back_adds_up() -> None:
     home = Home()
     home.contracted()

@@ -134,8 +134,9 @@ class Answers:
         if asked.question is Question.CONTRACT:
             contract = contract.moved(Stage.REFUSED, reason)
         else:
-            # Whoever was refused once would be refused again, at the price of a fee each time.
-            contract = replace(_answered(contract, asked, back=back), budget=Msat(0))
+            contract = _answered(contract, asked, back=back)
+            if asked.amount == contract.price:  # what renewing itself pays would be refused again, for a fee each time
+                contract = replace(contract, budget=Msat(0))
         self.books.keep_bought(replace(contract, returned=Msat(contract.returned + back)))
 
     def _expired(self, message: Incoming, payload: Expired) -> bool:
