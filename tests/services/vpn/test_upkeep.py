@@ -144,3 +144,12 @@ def test_what_went_through_is_counted_over_restarts() -> None:
         house.upkeep.reconciled(house.interface, {KEY.public: transfer})
     assert house.kept(contract).traffic.received_bytes == 800
     assert house.kept(contract).traffic.sent_bytes == 1600
+
+
+def test_a_tunnel_is_suspended_at_its_very_end() -> None:
+    house = House()
+    contract = house.sell()
+    house.now_ms += HOUR_MS - 1
+    assert [each.address for each in house.upkeep.wanted().peers] == [contract.address]
+    house.now_ms += 1
+    assert [each.address for each in house.upkeep.wanted().peers] == [None]
