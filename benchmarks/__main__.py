@@ -17,6 +17,7 @@ BENCHMARKS: Final = {
     "relay": "benchmarks.relay",
     "walk": "benchmarks.walk",
     "invoices": "benchmarks.invoices",
+    "vpn": "benchmarks.vpn",
 }
 """Name -> module with a function `run(options)`."""
 

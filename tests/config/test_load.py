@@ -152,6 +152,7 @@ class TestThePublishedFile:
         ("vpn: {server_pub_key: AAAA}", "a WireGuard public key, 44 characters of base64, not 'AAAA'"),
         ("vpn: {subnet: 10.0.0.0/33}", "vpn.subnet must be a network"),
         ("vpn: {allowed_ips: '0.0.0.0/0, x'}", "vpn.allowed_ips must be networks"),
+        ("vpn: {dns: 'none, 8.8.8.8'}", "vpn.dns must be IP addresses, separated by commas, or none"),
         ("vpn: {dns: resolver}", "vpn.dns must be IP addresses"),
         ("vpn: {interface: a/b}", "vpn.interface must be a network interface's name"),
         ("log: {level: loud}", "log.level must be one of debug, info, warning, error, not 'loud'"),

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -208,6 +209,43 @@ async def test_bought_used_renewed_suspended_restored_and_ended(lab_folder: Path
         assert nonce in listed
         assert "over" in listed
         assert "that was it" in listed
+
+
+async def test_it_renews_itself_until_the_budget_is_used_then_runs_out(lab_folder: Path) -> None:
+    async with market(lab_folder, grace_s=3) as place:
+        bought = json.loads(
+            await place.cli(
+                "buy",
+                place.carol.pubkey.hex,
+                "--hours=2",
+                "--max-price=200",
+                "--auto-renew",
+                "--budget=450",
+                "--up",
+                "--json",
+                f"--dir={lab_folder}",
+            )
+        )
+        last = bought["expiresAt"] + 2 * 2 * PERIOD_S
+        assert await place.machines.buyer.ping(INSIDE)
+        async with place.machines.buyer.pinging(INSIDE) as pings:
+            with trio.fail_after(20):
+                while (await place.seen_sold("active"))["expiresAt"] != str(last):
+                    await pings.fresh.wait()
+            # Past the end of what was renewed first, with what was renewed last.
+            with trio.fail_after(20):
+                while time.time() < last - 2 * PERIOD_S + 0.5:  # noqa: ASYNC110 - the clock of other processes
+                    await trio.sleep(0.05)
+        assert pings.lost == []
+
+        await place.silent()
+        assert time.time() >= last
+        [peer] = await place.peers()
+        ended = await place.seen_sold("gone")
+        assert time.time() >= last + 3, "not before its time of grace was over"
+        assert await place.peers() == [], peer
+        assert (ended["reason"], ended["expiresAt"]) == ("its time is over", str(last))
+        assert await place.payments("alice") == [200_000, 200_000, 200_000, 2_000], "450 sat pay for two renewals"
 
 
 async def test_the_seller_killed_between_payment_and_peer_charges_once(lab_folder: Path) -> None:

@@ -1,6 +1,7 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
+from pathlib import Path
 
 import pytest
 import trio
@@ -21,10 +22,12 @@ from impervious.wireguard import (
     Report,
     Wanted,
     WantedPeer,
+    Wg,
     foreign_networks,
     plan,
 )
 from impervious.wireguard.peers import only
+from impervious.wireguard.program import Finished
 
 SERVER = PrivateKey(bytes(range(32)))
 KEYS = tuple(PrivateKey(bytes([number]) * 32).public for number in range(1, 9))
@@ -234,3 +237,66 @@ def test_whatever_came_before_the_last_wish_counts(wishes: list[Wanted]) -> None
     assert trio.run(follow) == {
         each.key: Peer(allowed=only(each.address), preshared_key=each.preshared_key) for each in wishes[-1].peers
     }
+
+
+class Program:
+    """As much of the `wg` program as a seller needs, which counts how often it is run."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.peers: dict[str, tuple[str, str]] = {}
+
+    async def run(self, argv: Sequence[str], *, stdin: str = "", patience_s: float) -> Finished:
+        await trio.lowlevel.checkpoint()
+        _, verb, _, *rest = argv
+        self.runs.append(verb)
+        if verb == "show":
+            column = {"allowed-ips": 0, "preshared-keys": 1}[rest[0]]
+            output = "".join(f"{key}\t{values[column]}\n" for key, values in self.peers.items())
+            return Finished(code=0, output=output, complaint="")
+        if verb == "addconf":
+            for section in stdin.split("[Peer]")[1:]:
+                values = dict(line.split(" = ") for line in section.strip().splitlines())
+                self.peers[values["PublicKey"]] = (values.get("AllowedIPs", "(none)"), values["PresharedKey"])
+        else:
+            words = iter(rest)
+            for _ in words:
+                key, what = next(words), next(words)
+                if what == "remove":
+                    del self.peers[key]
+                else:
+                    self.peers[key] = (next(words) or "(none)", self.peers[key][1])
+        return Finished(code=0, output="", complaint="")
+
+
+@pytest.mark.parametrize("number", [1, 250])
+async def test_wg_runs_as_often_for_250_contracts_as_for_one(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    program = Program()
+    monkeypatch.setattr("impervious.wireguard.wg.run_program", program.run)
+    first = IPv4Address("10.0.0.2")
+    all_of_them = [
+        peer(PublicKey((each + 1).to_bytes(32, "big")), first + each, PresharedKey.generate()) for each in range(number)
+    ]
+    ours = frozenset(each.key for each in all_of_them)
+    look = ["show", "show"]
+
+    async def runs(wanted: Wanted) -> list[str]:
+        program.runs.clear()
+
+        async def read() -> Wanted:
+            await trio.lowlevel.checkpoint()
+            return wanted
+
+        report = await Reconciler(Wg("wg0", Path("/usr/bin/wg")), read).reconcile()
+        assert report.refused == ()
+        assert {key: value.allowed for key, value in report.peers.items()} == {
+            each.key: only(each.address) for each in wanted.peers
+        }
+        return list(program.runs)
+
+    # Each change is read back where it is made; the last look is the report's.
+    assert await runs(Wanted(peers=all_of_them, ours=ours)) == [*look, "addconf", *look, *look]
+    assert await runs(Wanted(peers=all_of_them, ours=ours)) == look
+    suspended = [replace(each, address=None) for each in all_of_them]
+    assert await runs(Wanted(peers=suspended, ours=ours)) == [*look, "set", *look, *look]
+    assert await runs(Wanted(ours=ours)) == [*look, "set", *look, *look]

@@ -3,7 +3,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from impervious.config import Address, VpnConfig
+from impervious.config import Address, VpnConfig, load
 from impervious.errors import ConfigError, InvalidArgument
 from impervious.wireguard import PrivateKey, Subnet, Terms
 from impervious.wireguard.terms import parse_endpoint, parse_host, parse_hosts, parse_network, parse_networks
@@ -22,6 +22,12 @@ def test_a_sellers_configuration() -> None:
         dns=(ip_address("10.0.0.1"),),
     )
     assert list(terms.doubts()) == []
+
+
+def test_buyers_may_keep_their_own_resolvers() -> None:
+    assert Terms.of(replace(CONFIG, dns="none")).dns == ()
+    assert load("vpn: {dns: None}", {}, "c.yml", needs_lnd=False).config.vpn.dns == "none"
+    assert load("vpn: {dns: ''}", {}, "c.yml", needs_lnd=False).config.vpn.dns == VpnConfig().dns, "as every empty key"
 
 
 def test_an_ipv6_server_gets_its_brackets() -> None:
@@ -60,7 +66,7 @@ def test_what_cannot_be_sold_names_its_setting(changed: VpnConfig, says: str) ->
         (replace(CONFIG, subnet="8.8.8.0/24"), {"subnet"}),
         (replace(CONFIG, allowed_ips="10.0.0.0/24", dns="9.9.9.9"), {"dns"}),
         (replace(CONFIG, allowed_ips="10.0.0.0/24"), set()),
-        (replace(CONFIG, dns=""), set()),
+        (replace(CONFIG, dns="none"), set()),
         (replace(CONFIG, subnet="fd00::/64", dns="fd00::1", allowed_ips="::/0"), {"allowed_ips"}),
     ],
 )

@@ -5,6 +5,7 @@
 
 from impervious.config.address import Address, is_address, is_loopback
 from impervious.config.checks import check_record_types
+from impervious.config.kinds import NO_RESOLVER
 from impervious.config.lndconnect import Lndconnect, parse_lndconnect, resolve_credentials
 from impervious.config.load import Loaded, load
 from impervious.config.paths import expand_home
@@ -30,6 +31,7 @@ from impervious.config.settings import (
 __all__ = (
     "DEFAULT_RECORD_TYPES",
     "LIGHTNING",
+    "NO_RESOLVER",
     "SAMPLE_PASSWORD",
     "Address",
     "Config",

@@ -32,6 +32,9 @@ TAKEN_RECORD_TYPES: Final = {
     5_482_373_484: "it carries the keysend preimage",
 }
 
+NO_RESOLVER: Final = "none"
+"""What `vpn.dns` says where buyers are given none."""
+
 _TRUE: Final = frozenset({"true", "yes", "on"})
 _FALSE: Final = frozenset({"false", "no", "off"})
 _INTEGER: Final = re.compile(r"[+-]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
@@ -247,6 +250,11 @@ def _parse_ip(text: str) -> str:
     return text
 
 
+def _parse_ips(text: str) -> str:
+    # A word, because an empty key means the default, here as everywhere.
+    return NO_RESOLVER if text.lower() == NO_RESOLVER else _each(_parse_ip)(text)
+
+
 def _read_ports(value: Value) -> tuple[int, int]:
     if not isinstance(value, Listing) or len(value.items) != 2:
         raise Wrong("each pair has two ports")
@@ -288,7 +296,7 @@ MACAROON_HEX: Final = _of_text("the macaroon file in hex", _parse_macaroon_hex)
 WIREGUARD_KEY: Final = _of_text("a WireGuard public key, 44 characters of base64", _parse_wireguard_key)
 NETWORK: Final = _of_text("a network, for example 10.0.0.0/24", _parse_network)
 NETWORKS: Final = _of_text("networks, separated by commas, for example 0.0.0.0/0", _each(_parse_network))
-IPS: Final = _of_text("IP addresses, separated by commas", _each(_parse_ip))
+IPS: Final = _of_text(f"IP addresses, separated by commas, or {NO_RESOLVER}", _parse_ips)
 INTERFACE: Final = _matching("a network interface's name, at most 15 characters", _INTERFACE)
 _PAIRS: Final = listing(Kind("a pair of ports", _read_ports), "pairs of ports", "[[6000, 9000], [6001, 9001]]")
 PORT_PAIRS: Final = Kind(_PAIRS.says, _read_port_pairs, is_list=True)

@@ -284,7 +284,7 @@ class VpnConfig:
     )
     allowed_ips: str = setting(NETWORKS, "0.0.0.0/0", "What buyers reach through the tunnel.")
     binary_path: Path = setting(PATH, Path("/usr/bin/wg"), "The `wg` command.")
-    dns: str = setting(IPS, "8.8.8.8", "DNS servers that buyers are given.")
+    dns: str = setting(IPS, "8.8.8.8", "DNS servers that buyers are given; none: they keep their own.")
     interface: str = setting(INTERFACE, "wg0", "WireGuard interface that serves the buyers.")
     period_s: int = setting(whole(1, unit="seconds"), 3600, 'What "per hour" means; tests shorten it.')
     grace_s: int = setting(

@@ -99,6 +99,8 @@ class Report:
     """What reconciling did."""
 
     plan: Plan
+    peers: Mapping[PublicKey, Peer]
+    """What is on the interface now."""
     refused: tuple[WireGuardRefused, ...] = ()
     """Steps after which some peers were not as asked; the others were still taken."""
 
@@ -129,7 +131,8 @@ class Reconciler:
         """
         async with self._turn:
             wanted = await self._read()
-            todo = plan(wanted, await self._wireguard.peers())
+            actual = await self._wireguard.peers()
+            todo = plan(wanted, actual)
             refused: list[WireGuardRefused] = []
             for step in (
                 partial(self._wireguard.remove, todo.remove),
@@ -140,4 +143,6 @@ class Reconciler:
                     await step()
                 except WireGuardRefused as error:
                     refused.append(error)  # one peer that cannot be must not keep the others out
-            return Report(plan=todo, refused=tuple(refused))
+            if todo:
+                actual = await self._wireguard.peers()
+            return Report(plan=todo, peers=actual, refused=tuple(refused))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Final, Self, TypeVar
 
-from impervious.config import Address, VpnConfig, is_loopback
+from impervious.config import NO_RESOLVER, Address, VpnConfig, is_loopback
 from impervious.errors import ConfigError, InvalidArgument
 from impervious.wireguard.addresses import Subnet
 from impervious.wireguard.keys import PublicKey
@@ -62,7 +62,7 @@ class Terms:
             endpoint=_setting("server_ip", _parse_server, Address(host=config.server_ip, port=config.server_port)),
             subnet=_setting("subnet", Subnet.parse, config.subnet),
             allowed=_setting("allowed_ips", parse_networks, config.allowed_ips),
-            dns=_setting("dns", parse_hosts, config.dns),
+            dns=_setting("dns", parse_hosts, "" if config.dns == NO_RESOLVER else config.dns),
         )
         version = terms.subnet.network.version
         if all(network.version != version for network in terms.allowed):

@@ -69,6 +69,10 @@ class BuyerMemory:
     def keep_asked(self, asked: Asked) -> None:
         self.requests[asked.id] = asked
 
+    def awaited(self) -> Collection[Asked]:
+        requests = self.requests.values()
+        return [each for each in requests if each.open and each.arrived_ms is not None and not each.overdue]
+
     def seen(self, seller: NodePubkey, nonce: str) -> Seen | None:
         return self.quotes.get((seller, nonce))
 
@@ -79,7 +83,9 @@ class BuyerMemory:
         return self.contracts.get((seller, nonce))
 
     def all_bought(self) -> Collection[Bought]:
-        return [each for each in self.contracts.values() if each.stage in (Stage.PAYING, Stage.ACTIVE)]
+        return [
+            each for each in self.contracts.values() if each.stage in (Stage.PAYING, Stage.UNANSWERED, Stage.ACTIVE)
+        ]
 
     def keep_bought(self, contract: Bought) -> None:
         self.contracts[contract.seller, contract.nonce] = contract

@@ -10,7 +10,8 @@ from impervious.config import VpnConfig
 from impervious.model import NodePubkey
 from impervious.services.vpn.payloads import Payload, write
 from impervious.services.vpn.ports import Incoming
-from impervious.services.vpn.selling import Draw, Shop
+from impervious.services.vpn.sale import Shop
+from impervious.services.vpn.selling import Draw
 from impervious.units import Msat, Sat
 from impervious.wireguard import PresharedKey, PrivateKey, Terms
 

@@ -65,13 +65,27 @@ async def test_only_what_goes_on_is_looked_after(context: ServiceContext) -> Non
         contract = replace(BOUGHT, nonce=stage.value, stage=stage)
         await keep_bought(context, contract)
     live = await context.read(lambda tx: SqlBuyerBooks(tx).all_bought())
-    assert {each.stage for each in live} == {Stage.PAYING, Stage.ACTIVE}
+    assert {each.stage for each in live} == {Stage.PAYING, Stage.UNANSWERED, Stage.ACTIVE}
     assert len(await context.read(lambda tx: SqlBuyerBooks(tx).everything())) == len(Stage)
 
 
+async def test_answers_are_awaited_once_a_request_arrived(context: ServiceContext) -> None:
+    asked = Asked(id=UUID(int=3), seller=BEN, question=Question.CONTRACT, nonce="n", amount=Msat(7))
+    arrived = replace(asked, arrived_ms=START_MS)
+    for kept, awaited in (
+        (asked, []),
+        (arrived, [arrived]),
+        (replace(arrived, overdue=True), []),
+        (replace(arrived, open=False), []),
+    ):
+        await keep_asked(context, kept)
+        assert await context.read(lambda tx: SqlBuyerBooks(tx).awaited()) == awaited
+
+
 async def test_requests_and_quotes_are_kept_for_a_time(context: ServiceContext, clock: Clock) -> None:
-    asked = Asked(id=UUID(int=3), seller=BEN, question=Question.REFRESH, nonce="n", amount=Msat(7))
-    for kept in (asked, replace(asked, open=False)):
+    asked = Asked(id=UUID(int=3), seller=BEN, question=Question.REFRESH, nonce="n", amount=Msat(7), automatic=True)
+    arrived = replace(asked, arrived_ms=START_MS)
+    for kept in (asked, arrived, replace(arrived, overdue=True), replace(arrived, open=False)):
         await keep_asked(context, kept)
         assert await context.read(lambda tx: SqlBuyerBooks(tx).asked(asked.id)) == kept
     await context.transaction(lambda tx: SqlBuyerBooks(tx).keep_seen(QUOTE))

@@ -3,82 +3,19 @@
 from dataclasses import replace
 
 import pytest
-from tests.services.vpn.books import BuyerMemory, Letter, Out
-from tests.services.vpn.shop import BEN, HOUR_MS, SELLER, SERVER_KEY, START_MS, incoming, private_key
+from tests.services.vpn.buyer import CONTRACT, KEY, QUOTE, Home
+from tests.services.vpn.shop import HOUR_MS, SELLER, START_MS
 
 from impervious.errors import FailedPrecondition, InvalidArgument, NotFound
-from impervious.model import MessageId, NodePubkey
-from impervious.services.vpn.buying import Buyer
 from impervious.services.vpn.payloads import (
-    Contract,
     ContractRequest,
-    Expired,
-    Payload,
-    Quote,
     QuoteRequest,
     Refresh,
     RefreshRequest,
     Refused,
 )
-from impervious.services.vpn.purchase import KEPT_MS, Bought, Stage
+from impervious.services.vpn.purchase import ANSWER_MS, KEPT_MS, Stage
 from impervious.units import Sat
-
-KEY = private_key(7)
-QUOTE = Quote(
-    nonce="n1",
-    price=100,
-    hours=1,
-    expires_at=START_MS // 1000 + 600,
-    endpoint="203.0.113.1:51820",
-    server_pub_key=SERVER_KEY.public.text,
-    allowed_ips="0.0.0.0/0, ::/0",
-    dns="10.0.0.1",
-)
-CONTRACT = Contract(
-    nonce="n1",
-    address="10.0.0.2",
-    expires_at=START_MS // 1000 + 3600,
-    endpoint="203.0.113.1:51820",
-    server_pub_key=SERVER_KEY.public.text,
-    allowed_ips="0.0.0.0/0, ::/0",
-    dns="10.0.0.1",
-)
-
-
-class Home:
-    """A buyer."""
-
-    def __init__(self) -> None:
-        self.books = BuyerMemory()
-        self.out = Out()
-        self.now_ms = START_MS
-
-    @property
-    def buyer(self) -> Buyer:
-        return Buyer(books=self.books, out=self.out, now_ms=self.now_ms)
-
-    def get(
-        self, payload: Payload, reply_to: MessageId | None, *, sender: NodePubkey = SELLER, amount: int = 1000
-    ) -> bool:
-        return self.buyer.receive(incoming(sender, payload, amount, reply_to=reply_to))
-
-    def quoted(self, quote: Quote = QUOTE) -> None:
-        assert self.get(quote, self.buyer.request_quote(SELLER))
-
-    def accept(self, most: int = 100) -> MessageId:
-        return self.buyer.accept(SELLER, "n1", Sat(most), KEY)
-
-    def contracted(self) -> None:
-        self.quoted()
-        assert self.get(CONTRACT, self.accept())
-
-    @property
-    def bought(self) -> Bought:
-        return self.buyer.bought(SELLER, "n1")
-
-    @property
-    def last(self) -> Letter:
-        return self.out.letters[-1]
 
 
 def test_the_whole_way() -> None:
@@ -129,74 +66,28 @@ def test_accepting_twice_pays_once() -> None:
     assert home.out.records == ["QUOTE_REQUEST", "CONTRACT_REQUEST"]
 
 
-def test_what_did_not_arrive_can_be_tried_again() -> None:
+def test_questions_and_renewals_without_an_answer() -> None:
     home = Home()
-    home.quoted()
-    request = home.accept()
-    home.buyer.undelivered(request, "no route")
-    assert (home.bought.stage, home.bought.reason) == (Stage.FAILED, "no route")
-    home.buyer.undelivered(request, "said twice")
-    again = home.accept()
-    assert again != request
-    assert not home.get(CONTRACT, request), "that one is closed"
-    assert home.get(CONTRACT, again)
-
-
-def test_a_refusal_ends_it() -> None:
-    home = Home()
-    home.quoted()
-    assert home.get(Refused(reason="full"), home.accept(), amount=97_000)
-    assert (home.bought.stage, home.bought.reason, home.bought.returned) == (Stage.REFUSED, "full", 97_000)
-    with pytest.raises(FailedPrecondition, match="refused"):
-        home.accept()
-
-
-def test_only_answers_to_open_requests_of_that_node_count() -> None:
-    home = Home()
-    request = home.buyer.request_quote(SELLER)
-    assert not home.get(QUOTE, None)
-    assert not home.get(QUOTE, request, sender=BEN)
-    assert not home.get(CONTRACT, request)
-    assert home.get(QUOTE, request)
-    assert not home.get(replace(QUOTE, nonce="n2"), request), "one answer to one question"
-    paid = home.accept()
-    assert not home.get(CONTRACT, paid, sender=BEN)
-    assert not home.get(replace(CONTRACT, nonce="n2"), paid)
-    assert not home.get(QUOTE, paid)
-    assert not home.get(QuoteRequest(), paid)
-    assert not home.buyer.receive(incoming(SELLER, b"x", 1, reply_to=paid))
-    assert home.bought.stage is Stage.PAYING
-
-
-@pytest.mark.parametrize(
-    "quote",
-    [
-        replace(QUOTE, endpoint="nowhere"),
-        replace(QUOTE, server_pub_key="AAAA"),
-        replace(QUOTE, allowed_ips="everything"),
-        replace(QUOTE, dns="resolver"),
-        replace(QUOTE, price=0),
-        replace(QUOTE, hours=0),
-        replace(QUOTE, nonce="n" * 65),
-        replace(QUOTE, nonce=""),
-    ],
-)
-def test_a_quote_for_what_could_not_be_used_is_not_for_sale(quote: Quote) -> None:
-    home = Home()
-    home.quoted(quote)
-    assert home.books.quotes == {}
-    assert home.out.told[-1].reason.startswith("the quote cannot be used: ")
-
-
-@pytest.mark.parametrize(
-    "contract", [replace(CONTRACT, address="10.0.0.0/8"), replace(CONTRACT, expires_at=START_MS // 1000)]
-)
-def test_a_contract_that_cannot_be_used(contract: Contract) -> None:
-    home = Home()
-    home.quoted()
-    assert home.get(contract, home.accept())
-    assert home.bought.stage is Stage.REFUSED
-    assert home.out.told[-1].record == "REFUSED"
+    home.contracted()
+    home.buyer.renew_itself(SELLER, "n1", Sat(500))
+    home.now_ms += HOUR_MS - 1000
+    home.buyer.tick()
+    assert home.out.records[-1] == "REFRESH_REQUEST"
+    renewal, question = home.last.id, home.buyer.request_quote(SELLER)
+    assert home.answers.arrived(renewal)
+    assert home.answers.arrived(question)
+    sent = len(home.out.letters)
+    home.now_ms += ANSWER_MS
+    home.buyer.tick()
+    home.buyer.tick()
+    said = [told.facts["question"] for told in home.out.told if told.record == "UNANSWERED"]
+    assert said == ["refresh", "quote"]
+    assert len(home.out.letters) == sent, "whoever does not answer is not paid again"
+    assert home.bought.stage is Stage.ACTIVE
+    later = CONTRACT.expires_at + 3600
+    assert home.get(Refresh(nonce="n1", expires_at=later), renewal)
+    assert home.bought.term is not None
+    assert home.bought.term.expires_ms == later * 1000
 
 
 def test_more_time() -> None:
@@ -255,7 +146,7 @@ def test_what_renewals_did_not_cost_can_be_spent() -> None:
     home.buyer.renew_itself(SELLER, "n1", Sat(100))
     home.now_ms += HOUR_MS - 1000
     home.buyer.tick()
-    home.buyer.undelivered(home.last.id, "no route")
+    home.answers.undelivered(home.last.id, "no route")
     assert (home.bought.renewals, home.bought.stage) == (0, Stage.ACTIVE)
     home.buyer.tick()
     assert home.get(Refused(reason="dearer now"), home.last.id, amount=97_000)
@@ -264,14 +155,31 @@ def test_what_renewals_did_not_cost_can_be_spent() -> None:
     assert home.out.records.count("REFRESH_REQUEST") == 2
 
 
-def test_the_seller_ends_it() -> None:
+def test_a_renewal_by_hand_is_none_of_the_budget() -> None:
     home = Home()
     home.contracted()
-    gone = Expired(nonce="n1", reason="moving house")
-    assert not home.get(gone, None, sender=BEN)
-    assert home.get(gone, None, amount=50_000)
-    assert (home.bought.stage, home.bought.reason, home.bought.returned) == (Stage.OVER, "moving house", 50_000)
-    assert not home.get(gone, None)
+    home.buyer.renew_itself(SELLER, "n1", Sat(100))
+    home.now_ms += HOUR_MS - 1000
+    home.buyer.tick()
+    assert home.get(Refresh(nonce="n1", expires_at=CONTRACT.expires_at + 1), home.last.id)
+    by_hand = home.buyer.refresh(SELLER, "n1", Sat(100))
+    home.buyer.tick()
+    home.answers.undelivered(by_hand, "no route")
+    home.buyer.tick()
+    assert (home.bought.renewals, home.out.records.count("REFRESH_REQUEST")) == (100_000, 2), "the budget is used"
+
+
+def test_while_it_is_renewed_by_hand_it_does_not_renew_itself() -> None:
+    home = Home()
+    home.contracted()
+    home.buyer.renew_itself(SELLER, "n1", Sat(100))
+    home.now_ms += HOUR_MS - 1000
+    by_hand = home.buyer.refresh(SELLER, "n1", Sat(100))
+    home.buyer.tick()
+    assert home.last.id == by_hand
+    assert home.get(Refresh(nonce="n1", expires_at=CONTRACT.expires_at + 3600), by_hand)
+    home.buyer.tick()
+    assert home.last.id == by_hand, "and then there is time enough"
 
 
 def test_it_ends_by_itself_and_is_kept_a_while() -> None:

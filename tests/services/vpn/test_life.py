@@ -7,6 +7,7 @@ late; a decision is one transaction, so a crash undoes it or falls after it; the
 import copy
 from collections import Counter
 from collections.abc import Callable
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,15 +19,20 @@ from tests.services.vpn.shop import ANN, BEN, FEE, GRACE_MS, HOUR_MS, SELLER, SH
 
 from impervious.errors import CallerError
 from impervious.model import NodePubkey
+from impervious.services.vpn.answers import Answers
 from impervious.services.vpn.buying import Buyer
 from impervious.services.vpn.contract import Phase, Sold
 from impervious.services.vpn.payloads import ContractRequest, RefreshRequest, write
 from impervious.services.vpn.ports import Incoming
 from impervious.services.vpn.purchase import Stage
-from impervious.services.vpn.selling import SETUP_MS, Closed, Seller
+from impervious.services.vpn.sale import Sale
+from impervious.services.vpn.selling import Seller
+from impervious.services.vpn.upkeep import SETUP_MS, Upkeep
 from impervious.units import Msat, Sat, sat_charged
 from impervious.wireguard import Peer, PublicKey, plan
 from impervious.wireguard.peers import only
+
+S = TypeVar("S", bound=Sale)
 
 buyers = st.sampled_from([ANN, BEN])
 picks = st.integers(0, 20)
@@ -59,12 +65,16 @@ class Life(RuleBasedStateMachine):
 
     # --- Transactions ------------------------------------------------------------------------------------------------
 
-    def sells(self, decide: Callable[[Seller], object], *, crash: bool = False, closed: str = "") -> None:
+    def sells(self, decide: Callable[[Seller], object], *, crash: bool = False) -> None:
+        self.decides(Seller, decide, crash=crash)
+
+    def keeps(self, decide: Callable[[Upkeep], object], *, crash: bool = False) -> None:
+        self.decides(Upkeep, decide, crash=crash)
+
+    def decides(self, kind: type[S], decide: Callable[[S], object], *, crash: bool) -> None:
         books, out = copy.deepcopy(self.seller), Out()
-        shop = Closed(closed) if closed else SHOP
-        seller = Seller(books=books, out=out, shop=shop, now_ms=self.now_ms, grace_ms=GRACE_MS, fee=FEE)
         before = {each.nonce: each for each in self.seller.contracts.values()}
-        decide(seller)
+        decide(kind(books=books, out=out, shop=SHOP, now_ms=self.now_ms, grace_ms=GRACE_MS, fee=FEE))
         if crash:
             return
         self.seller = books
@@ -87,6 +97,13 @@ class Life(RuleBasedStateMachine):
         grown = after.term.rest_ms(self.now_ms) - rest
         assert grown in (0, after.term.span_ms)
         self.spans[after.nonce] += grown > 0
+
+    def hears(self, who: NodePubkey, decide: Callable[[Answers], object], *, crash: bool = False) -> None:
+        books, out = copy.deepcopy(self.buyers[who]), Out()
+        decide(Answers(books=books, out=out, now_ms=self.now_ms))
+        assert not out.letters, "an answer is never answered"
+        if not crash:
+            self.buyers[who] = books
 
     def buys(self, who: NodePubkey, decide: Callable[[Buyer], object], *, crash: bool = False) -> None:
         books, out = copy.deepcopy(self.buyers[who]), Out()
@@ -115,15 +132,17 @@ class Life(RuleBasedStateMachine):
         if letter.to == SELLER:
             self.sells(lambda it: it.receive(message, self.interface, self.numbers.draw()), crash=crash)
             self.received += 0 if crash else letter.amount
+            if not crash:
+                self.hears(sender, lambda it: it.arrived(letter.id))
         else:
-            self.buys(letter.to, lambda it: it.receive(message), crash=crash)
+            self.hears(letter.to, lambda it: it.receive(message), crash=crash)
         if not crash:
             self.post.remove((sender, letter))
 
     def program(self, *, steps: int = 3) -> None:
         """Reconcile as `Reconciler` does; fewer than three steps are a crash in the middle."""
         todo: list[object] = []
-        wanted = Seller(
+        wanted = Upkeep(
             books=self.seller, out=Out(), shop=SHOP, now_ms=self.now_ms, grace_ms=GRACE_MS, fee=FEE
         ).wanted()
         changes = plan(wanted, self.interface)
@@ -229,13 +248,13 @@ class Life(RuleBasedStateMachine):
         self.post.remove((who, letter))
         if isinstance(letter.payload, ContractRequest):
             self.paying.remove(letter.payload.nonce)
-        self.buys(who, lambda it: it.undelivered(letter.id, "no route"))
+        self.hears(who, lambda it: it.undelivered(letter.id, "no route"))
 
     @rule(steps=st.sampled_from([0, 1, 2, 3]), crash=st.booleans())
     def reconcile(self, steps: int, crash: bool) -> None:
         self.program(steps=steps)
         if steps == 3:
-            self.sells(lambda it: it.reconciled(self.interface, {}), crash=crash)
+            self.keeps(lambda it: it.reconciled(self.interface, {}), crash=crash)
             if not crash:
                 gone = [each.key for each in self.seller.contracts.values() if each.phase is Phase.GONE]
                 assert not set(gone) & set(self.interface), "it is not gone"
@@ -244,20 +263,30 @@ class Life(RuleBasedStateMachine):
 
     def as_wanted(self) -> None:
         """What is on the interface is what is wanted, and what others put there."""
-        seller = Seller(books=self.seller, out=Out(), shop=SHOP, now_ms=self.now_ms, grace_ms=GRACE_MS, fee=FEE)
+        upkeep = Upkeep(books=self.seller, out=Out(), shop=SHOP, now_ms=self.now_ms, grace_ms=GRACE_MS, fee=FEE)
         taken = {network for key in self.foreign & set(self.interface) for network in self.interface[key].allowed}
         expected = {
             peer.key: Peer(
                 allowed=only(peer.address) - taken,
                 preshared_key=peer.preshared_key,
             )
-            for peer in seller.wanted().peers
+            for peer in upkeep.wanted().peers
         }
         assert {key: peer for key, peer in self.interface.items() if key not in self.foreign} == expected
 
     @rule()
     def reboot(self) -> None:
         self.interface.clear()
+
+    @rule(steps=st.sampled_from([0, 1, 2]), lost=st.booleans())
+    def restart(self, steps: int, lost: bool) -> None:
+        """The seller dies while it changes the interface, maybe with the machine, and begins as it always does."""
+        self.program(steps=steps)
+        if lost:
+            self.reboot()
+        self.reconcile(3, crash=False)
+        self.tick(crash=False)
+        self.reconcile(3, crash=False)
 
     @rule(host=st.integers(2, 6))
     def somebody_adds_a_peer(self, host: int) -> None:
@@ -285,7 +314,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(crash=st.booleans())
     def tick(self, crash: bool) -> None:
-        self.sells(lambda it: it.tick(), crash=crash)
+        self.keeps(lambda it: it.tick(), crash=crash)
         for who in self.buyers:
             self.buys(who, lambda it: it.tick(), crash=crash)
 
@@ -294,7 +323,7 @@ class Life(RuleBasedStateMachine):
     def cancel(self, which: int, crash: bool) -> None:
         live = [each for each in self.seller.living() if each.phase in (Phase.PAID, Phase.ACTIVE)]
         nonce = live[which % len(live)].nonce
-        self.sells(lambda it: it.cancel(nonce, "moving house", uuid4()), crash=crash)
+        self.keeps(lambda it: it.cancel(nonce, "moving house", uuid4()), crash=crash)
 
     # --- What always holds -------------------------------------------------------------------------------------------
 
@@ -337,15 +366,15 @@ class Life(RuleBasedStateMachine):
             while self.post:
                 self.deliver(0, crash=False)
             self.program()
-            self.sells(lambda it: it.reconciled(self.interface, {}))
+            self.keeps(lambda it: it.reconciled(self.interface, {}))
             self.now_ms += SETUP_MS
-            self.sells(lambda it: it.tick())
+            self.keeps(lambda it: it.tick())
         while self.post:
             self.deliver(0, crash=False)
         for who, books in self.buyers.items():
             assert not [each for each in books.requests.values() if each.open]
             for bought in books.contracts.values():
-                assert bought.stage is not Stage.PAYING
+                assert bought.stage not in (Stage.PAYING, Stage.UNANSWERED)
                 sold = self.seller.contracts.get(bought.nonce)
                 if bought.stage is not Stage.ACTIVE or sold is None or sold.request in self.forged:
                     continue

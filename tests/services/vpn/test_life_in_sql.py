@@ -62,6 +62,10 @@ def by_name(contracts: Collection[Any]) -> list[Any]:
     return sorted(contracts, key=lambda each: each.nonce)
 
 
+def by_id(requests: Collection[Asked]) -> list[Asked]:
+    return sorted(requests, key=lambda each: each.id)
+
+
 class SellerBoth(SellerMemory):
     """Both; what one says, the other must."""
 
@@ -122,6 +126,9 @@ class BuyerBoth(BuyerMemory):
     def keep_asked(self, asked: Asked) -> None:
         super().keep_asked(asked)
         self.sql.keep_asked(asked)
+
+    def awaited(self) -> Collection[Asked]:
+        return same(by_id(super().awaited()), by_id(self.sql.awaited()))
 
     def seen(self, seller: NodePubkey, nonce: str) -> Seen | None:
         return same(super().seen(seller, nonce), self.sql.seen(seller, nonce))

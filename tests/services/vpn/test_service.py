@@ -26,7 +26,7 @@ from impervious.errors import (
 from impervious.service import ServiceTx
 from impervious.services.vpn.contract import Phase, Sold
 from impervious.services.vpn.payloads import ContractRequest, Expired, Refused, write
-from impervious.services.vpn.purchase import Bought, Stage
+from impervious.services.vpn.purchase import ANSWER_MS, Bought, Stage
 from impervious.services.vpn.seller_books import SqlSellerBooks
 from impervious.services.vpn.service import SILENT
 from impervious.services.vpn.shop import NOT_SELLING
@@ -261,6 +261,53 @@ async def test_the_seller_stops_between_payment_and_peer(
             assert sold.term.expires_ms == contract["expires_at"] * 1000
 
 
+async def test_a_seller_that_does_not_answer_is_told_of_and_its_late_answer_taken(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here, here.buyer() as alice:
+        with monkeypatch.context() as patch:
+            patch.setattr(here.wireguard, "add", stuck)
+            async with here.seller() as carol:
+                seller = await key(carol)
+                quote = await quoted(alice, seller)
+                request = await vpn(alice).accept(seller, quote["nonce"], Sat(100), wait=True)
+                await settle(10)
+        await trio.sleep(ANSWER_MS / 1000 - 11)
+        assert [each.stage for each in await vpn(alice).bought()] == [Stage.PAYING]
+        await trio.sleep(2)
+        assert [each.stage for each in await vpn(alice).bought()] == [Stage.UNANSWERED]
+        [said] = await told(alice, "UNANSWERED")
+        assert (said["nonce"], said["question"], said["peer"]) == (quote["nonce"], "contract", seller.hex)
+        assert await vpn(alice).accept(seller, quote["nonce"], Sat(100), wait=True) == request
+        with pytest.raises(FailedPrecondition, match="unanswered and has no tunnel: it arrived, and 10 minutes later"):
+            await vpn(alice).config(quote["nonce"])
+        async with here.seller() as carol:
+            assert detail(await answer(alice, request))["recordId"] == "CONTRACT"
+            assert "PrivateKey" in await vpn(alice).config(quote["nonce"])
+            assert len(await told(carol, "CONTRACT_REQUEST")) == 1
+            assert (await ledger(carol))[1:3] == (100_000, 0)
+
+
+async def test_a_payment_that_fails_ends_it_at_once_and_it_can_be_tried_again(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here, here.seller() as carol, here.buyer() as alice:
+        seller = await key(carol)
+        quote = await quoted(alice, seller)
+        there = here.where.network.lnd("carol")
+        there.set_accepts_keysend(False)
+        failed = await vpn(alice).accept(seller, quote["nonce"], Sat(100))
+        await settle(5)
+        [have] = await vpn(alice).bought()
+        assert have.stage is Stage.FAILED
+        assert "accept-keysend" in have.reason
+        there.set_accepts_keysend(True)
+        request = await vpn(alice).accept(seller, quote["nonce"], Sat(100))
+        assert request != failed
+        assert detail(await answer(alice, request))["recordId"] == "CONTRACT"
+        assert (await ledger(carol))[1:3] == (100_000, 0)
+
+
 async def test_an_interface_that_stays_away_gives_the_money_back(
     tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
@@ -333,6 +380,19 @@ async def test_the_seller_ends_it_early_and_gives_the_rest_back(
         received, sales, refunded, kept = await ledger(carol)
         assert refunded == back
         assert received == sales + refunded + kept
+
+
+async def test_who_gets_nothing_back_is_told_too(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here, here.seller() as carol, here.buyer() as alice:
+        quote, _ = await bought(alice, await key(carol))
+        await trio.sleep(3550)
+        assert await vpn(carol).cancel(quote["nonce"], "moving house") == 0
+        await settle()
+        [ended] = await told(alice, "EXPIRED")
+        assert ended["reason"] == "moving house"
+        assert [each.stage for each in await vpn(alice).bought()] == [Stage.OVER]
 
 
 async def test_answers_that_nobody_asked_for_are_dropped(

@@ -205,7 +205,7 @@ def _line(contract: Facts) -> str:
     traffic = f"{_size(number(contract, 'receivedBytes'))} in, {_size(number(contract, 'sentBytes'))} out"
     more = [traffic] if contract["role"] == "seller" else []
     more += [text(contract, "reason")] if contract["reason"] else []
-    first = f"{text(contract, 'nonce')}  {text(contract, 'state'):8} {role} {text(contract, 'pubkey')[:12]}…"
+    first = f"{text(contract, 'nonce')}  {text(contract, 'state'):10} {role} {text(contract, 'pubkey')[:12]}…"
     return "  ".join((first, text(contract, "address") or "-", f"until {until}", cost, *more))
 
 

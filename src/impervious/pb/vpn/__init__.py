@@ -134,7 +134,7 @@ class Contract(betterproto2.Message):
 
     state: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    The seller's: paid, active, ended, gone. The buyer's: paying, active, failed, refused, over.
+    The seller's: paid, active, ended, gone. The buyer's: paying, unanswered, active, failed, refused, over.
     """
 
     price: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)

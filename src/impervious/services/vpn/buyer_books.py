@@ -18,6 +18,7 @@ from impervious.wireguard import ClientConfig, PrivateKey
 KEPT_MS: Final = 30 * 86_400_000
 """How long requests are remembered, answered or not, and quotes after they expired."""
 
+_ASKED: Final = "id, seller, question, nonce, amount_msat, automatic, open, arrived_ms, overdue"
 _BOUGHT: Final = (
     "seller, nonce, request, private_key, price_msat, hours, stage, expires_ms, span_ms, told_ms, config, renewing,"
     " budget_msat, renewals_msat, returned_msat, reason"
@@ -32,33 +33,30 @@ class SqlBuyerBooks:
 
     def asked(self, message: MessageId) -> Asked | None:
         """See `BuyerBooks.asked`."""
-        row = self.tx.one(
-            "SELECT seller, question, nonce, amount_msat, open FROM vpn_asked WHERE id = ?", message.bytes
-        )
-        if row is None:
-            return None
-        seller, question, nonce, amount, is_open = row
-        return Asked(
-            id=message,
-            seller=NodePubkey(seller),
-            question=Question(question),
-            nonce=nonce,
-            amount=Msat(amount),
-            open=bool(is_open),
-        )
+        row = self.tx.one(f"SELECT {_ASKED} FROM vpn_asked WHERE id = ?", message.bytes)
+        return None if row is None else _asked(row)
 
     def keep_asked(self, asked: Asked) -> None:
         """See `BuyerBooks.keep_asked`."""
         self.tx.run(
-            "INSERT INTO vpn_asked VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET open = excluded.open",
+            f"INSERT INTO vpn_asked ({_ASKED}, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+            " SET open = excluded.open, arrived_ms = excluded.arrived_ms, overdue = excluded.overdue",
             asked.id.bytes,
-            self.tx.now_ms,
             asked.seller.raw,
             asked.question.value,
             asked.nonce,
             asked.amount,
+            int(asked.automatic),
             int(asked.open),
+            asked.arrived_ms,
+            int(asked.overdue),
+            self.tx.now_ms,
         )
+
+    def awaited(self) -> Collection[Asked]:
+        """See `BuyerBooks.awaited`."""
+        rows = self.tx.all(f"SELECT {_ASKED} FROM vpn_asked WHERE open AND arrived_ms IS NOT NULL AND NOT overdue")
+        return [_asked(row) for row in rows]
 
     def seen(self, seller: NodePubkey, nonce: str) -> Seen | None:
         """See `BuyerBooks.seen`."""
@@ -88,7 +86,7 @@ class SqlBuyerBooks:
 
     def all_bought(self) -> Collection[Bought]:
         """See `BuyerBooks.all_bought`."""
-        rows = self.tx.all(f"SELECT {_BOUGHT} FROM vpn_bought WHERE stage IN ('paying', 'active')")
+        rows = self.tx.all(f"SELECT {_BOUGHT} FROM vpn_bought WHERE stage IN ('paying', 'unanswered', 'active')")
         return [_bought(row) for row in rows]
 
     def everything(self) -> Collection[Bought]:
@@ -105,6 +103,21 @@ class SqlBuyerBooks:
         before_ms = self.tx.now_ms - KEPT_MS
         self.tx.run("DELETE FROM vpn_asked WHERE at_ms <= ?", before_ms)
         self.tx.run("DELETE FROM vpn_seen WHERE expires_ms <= ?", before_ms)
+
+
+def _asked(row: Row) -> Asked:
+    identifier, seller, question, nonce, amount, automatic, is_open, arrived_ms, overdue = row
+    return Asked(
+        id=UUID(bytes=identifier),
+        seller=NodePubkey(seller),
+        question=Question(question),
+        nonce=nonce,
+        amount=Msat(amount),
+        automatic=bool(automatic),
+        open=bool(is_open),
+        arrived_ms=arrived_ms,
+        overdue=bool(overdue),
+    )
 
 
 def _bought(row: Row) -> Bought:

@@ -15,7 +15,7 @@ from impervious.services.vpn.buying import Buyer
 from impervious.services.vpn.contract import MINUTE_MS, SECOND_MS, Phase, Sold
 from impervious.services.vpn.purchase import KEPT_MS, Bought
 from impervious.services.vpn.seller_books import SqlSellerBooks
-from impervious.services.vpn.selling import SETUP_MS, Seller
+from impervious.services.vpn.upkeep import SETUP_MS, Upkeep
 from impervious.wireguard import Reconciler, Report, Wanted, WireGuard
 
 logger = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ class Keeper:
         context: ServiceContext,
         wireguard: WireGuard,
         *,
-        seller: Callable[[ServiceTx], Seller],
+        upkeep: Callable[[ServiceTx], Upkeep],
         buyer: Callable[[ServiceTx], Buyer],
     ) -> None:
         self._context = context
         self._wireguard = wireguard
-        self._seller = seller
+        self._upkeep = upkeep
         self._buyer = buyer
         self._reconciler = Reconciler(wireguard, self._wanted)
         self._trouble = ""
@@ -66,12 +66,12 @@ class Keeper:
         """Make the interface follow, and draw the conclusions; say whether it had to change."""
         try:
             report = await self._reconciler.reconcile()
-            peers, transfers = await self._wireguard.peers(), await self._wireguard.transfer()
+            transfers = await self._wireguard.transfer()
         except WireGuardError as error:
             self._note(str(error))
             return False
         self._note("; ".join(_complaints(report)))
-        await self._context.transaction(lambda tx: self._seller(tx).reconciled(peers, transfers))
+        await self._context.transaction(lambda tx: self._upkeep(tx).reconciled(report.peers, transfers))
         return bool(report.plan)
 
     def _note(self, trouble: str) -> None:
@@ -81,7 +81,7 @@ class Keeper:
 
     def _sell(self, tx: ServiceTx) -> bool:
         """Tell the time to what was sold; say whether something ended whose peer must go."""
-        self._seller(tx).tick()
+        self._upkeep(tx).tick()
         books = SqlSellerBooks(tx)
         books.forget()
         return any(each.phase is Phase.ENDED for each in books.living())
@@ -91,13 +91,14 @@ class Keeper:
         SqlBuyerBooks(tx).forget()
 
     async def _wanted(self) -> Wanted:
-        return await self._context.read(lambda tx: self._seller(tx).wanted())
+        return await self._context.read(lambda tx: self._upkeep(tx).wanted())
 
     def _next_due_ms(self, tx: ServiceTx) -> int | None:
         now_ms, grace_ms = tx.now_ms, self._context.settings.vpn.grace_s * SECOND_MS
         sold = [at_ms for each in SqlSellerBooks(tx).living() for at_ms in _sold_due(each, now_ms, grace_ms)]
         bought = [at_ms for each in SqlBuyerBooks(tx).all_bought() for at_ms in _bought_due(each, now_ms)]
-        due_ms = min([*sold, *bought], default=None)
+        awaited = [at_ms for each in SqlBuyerBooks(tx).awaited() if (at_ms := each.overdue_ms()) is not None]
+        due_ms = min([*sold, *bought, *awaited], default=None)
         return due_ms if due_ms is None or due_ms > now_ms else now_ms + SOON_MS
 
 

@@ -87,7 +87,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired:
-    """The seller ended the tunnel early. What is owed for the rest of the time comes with this."""
+    """The seller ended the tunnel early. What is owed for the rest of the time comes with this.
+
+    That time runs out is told by nobody: both ends know when, and each announces it on its own stream.
+    """
 
     nonce: str
     reason: str = ""

@@ -109,6 +109,10 @@ class BuyerBooks(Protocol):
         """Store a request."""
         ...
 
+    def awaited(self) -> Collection[Asked]:
+        """List the open requests that arrived and are not overdue."""
+        ...
+
     def seen(self, seller: NodePubkey, nonce: str) -> Seen | None:
         """Look up a quote that came."""
         ...

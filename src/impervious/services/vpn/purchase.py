@@ -7,6 +7,7 @@ from typing import Final
 from impervious.errors import FailedPrecondition
 from impervious.model import MessageId, NodePubkey
 from impervious.services.vpn.contract import MINUTE_MS, Term
+from impervious.services.vpn.told import Role, Told
 from impervious.units import Msat
 from impervious.wireguard import ClientConfig, PrivateKey
 
@@ -14,6 +15,9 @@ RENEW_MS: Final = 10 * MINUTE_MS
 """How long before the end a contract renews itself; a quarter of the span where that is shorter."""
 KEPT_MS: Final = 24 * 60 * MINUTE_MS
 """How long after its end a contract can be asked to go on: only the seller knows how long it waits."""
+ANSWER_MS: Final = 10 * MINUTE_MS
+"""How long an answer is waited for in silence once a request arrived. A seller sets a tunnel up within a minute or
+gives the money back; the rest is for one that is just being started again."""
 
 
 class Question(Enum):
@@ -34,7 +38,17 @@ class Asked:
     nonce: str = ""
     amount: Msat = Msat(0)
     """What was sent with it to buy something."""
+    automatic: bool = False
+    """A contract that renews itself made it: what comes back of it is in the budget again."""
     open: bool = True
+    arrived_ms: int | None = None
+    """When it was known to be with the seller; None: it is under way."""
+    overdue: bool = False
+    """The answer was waited for long enough to say so. It still counts."""
+
+    def overdue_ms(self) -> int | None:
+        """Say when its answer is overdue; None: not before it has arrived."""
+        return None if self.arrived_ms is None else self.arrived_ms + ANSWER_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +67,8 @@ class Stage(Enum):
 
     PAYING = "paying"
     """The request is on its way, or its answer is."""
+    UNANSWERED = "unanswered"
+    """The money arrived, and for `ANSWER_MS` no answer came; a late one still counts."""
     ACTIVE = "active"
     FAILED = "failed"
     """Nothing was paid: it can be tried again."""
@@ -61,10 +77,17 @@ class Stage(Enum):
     OVER = "over"
 
 
+PAID: Final = (Stage.PAYING, Stage.UNANSWERED, Stage.ACTIVE)
+"""Money is on its way or with the seller: it is not paid again."""
 _MOVES: Final = {
     (Stage.PAYING, Stage.ACTIVE),
     (Stage.PAYING, Stage.FAILED),
     (Stage.PAYING, Stage.REFUSED),
+    (Stage.PAYING, Stage.UNANSWERED),
+    (Stage.PAYING, Stage.OVER),
+    (Stage.UNANSWERED, Stage.ACTIVE),
+    (Stage.UNANSWERED, Stage.REFUSED),
+    (Stage.UNANSWERED, Stage.OVER),
     (Stage.ACTIVE, Stage.OVER),
 }
 
@@ -119,3 +142,28 @@ class Bought:
     @staticmethod
     def _renews_ms(term: Term) -> int:
         return term.expires_ms - min(RENEW_MS, term.span_ms // 4)
+
+
+def about_contract(record: str, contract: Bought, **facts: int | str) -> Told:
+    """Give an event about a contract."""
+    return Told(
+        record=record,
+        role=Role.BUYER,
+        peer=contract.seller,
+        nonce=contract.nonce,
+        about=contract.request,
+        facts=facts,
+    )
+
+
+def about_request(record: str, asked: Asked, reason: str, **facts: int | str) -> Told:
+    """Give an event about a request, and why it comes."""
+    return Told(
+        record=record,
+        role=Role.BUYER,
+        peer=asked.seller,
+        nonce=asked.nonce,
+        about=asked.id,
+        reason=reason,
+        facts=facts,
+    )

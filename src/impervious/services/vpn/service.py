@@ -9,13 +9,15 @@ decision, whenever something is due, at least every minute, and at the start, wh
 import logging
 import secrets
 from collections.abc import Callable
-from typing import ClassVar, Final
+from functools import partial
+from typing import ClassVar, Final, TypeVar
 from uuid import uuid4
 
 from impervious.config import VpnConfig
 from impervious.errors import FailedPrecondition, NotFound, WireGuardError
 from impervious.model import MessageId, NodePubkey, RecordType, ServiceType, Shown
 from impervious.service import Effect, Fact, Outcome, Service, ServiceContext, ServiceTx, VerifiedMessage
+from impervious.services.vpn.answers import Answers
 from impervious.services.vpn.buyer_books import SqlBuyerBooks
 from impervious.services.vpn.buying import Buyer
 from impervious.services.vpn.contract import SECOND_MS, Sold
@@ -24,15 +26,19 @@ from impervious.services.vpn.outgoing import Listening, TxOutgoing
 from impervious.services.vpn.payloads import MalformedRequest, Request, read
 from impervious.services.vpn.ports import Incoming
 from impervious.services.vpn.purchase import Bought
+from impervious.services.vpn.sale import Closed, Peers, Sale, Shop
 from impervious.services.vpn.seller_books import SqlSellerBooks
-from impervious.services.vpn.selling import Closed, Draw, Peers, Seller, Shop
+from impervious.services.vpn.selling import Draw, Seller
 from impervious.services.vpn.shop import fee_of, least_refund, needs_interface, open_shop
 from impervious.services.vpn.shown import shown_answer
 from impervious.services.vpn.tables import MIGRATIONS
+from impervious.services.vpn.upkeep import Upkeep
 from impervious.units import Msat, Sat
 from impervious.wireguard import PresharedKey, PrivateKey, Wg, WireGuard
 
 logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Sale)
 
 NONCE_BYTES: Final = 16
 """Written in hexadecimal: whatever it is pasted into, it is no option and needs no quotes."""
@@ -69,7 +75,7 @@ class VpnService(Service):
         self._keeper = Keeper(
             context,
             self._interface,
-            seller=lambda tx: self._seller(tx, self._shop),
+            upkeep=self._upkeep,
             buyer=self._buyer,
         )
 
@@ -77,8 +83,14 @@ class VpnService(Service):
         """Keep the interface and the clocks."""
         await self._keeper.run()
 
-    def _seller(self, tx: ServiceTx, shop: Shop | Closed, message: VerifiedMessage | None = None) -> Seller:
-        return Seller(
+    def _seller(self, tx: ServiceTx, shop: Shop | Closed, message: VerifiedMessage) -> Seller:
+        return self._sale(Seller, tx, shop, message)
+
+    def _upkeep(self, tx: ServiceTx) -> Upkeep:
+        return self._sale(Upkeep, tx, self._shop)
+
+    def _sale(self, kind: type[S], tx: ServiceTx, shop: Shop | Closed, message: VerifiedMessage | None = None) -> S:
+        return kind(
             books=SqlSellerBooks(tx),
             out=TxOutgoing(tx=tx, fee=self._fee, message=message),
             shop=shop,
@@ -290,7 +302,7 @@ class VpnService(Service):
         """
 
         def effect(tx: ServiceTx) -> Msat:
-            back = self._seller(tx, self._shop).cancel(nonce, reason or "the seller ended it", uuid4())
+            back = self._upkeep(tx).cancel(nonce, reason or "the seller ended it", uuid4())
             tx.wake()
             return back
 
@@ -307,18 +319,18 @@ class VpnService(Service):
         if isinstance(payload, Request):
             return Shown(data=message.data)
         out = Listening(tx=tx, fee=self._fee)
-        buyer = Buyer(books=SqlBuyerBooks(tx), out=out, now_ms=tx.now_ms)
-        if not buyer.receive(_incoming(message)):
+        answers = Answers(books=SqlBuyerBooks(tx), out=out, now_ms=tx.now_ms)
+        if not answers.receive(_incoming(message)):
             return None
         tx.close_request(message)
         tx.wake()
-        contract = buyer.books.bought(message.sender, payload.nonce)
+        contract = answers.books.bought(message.sender, payload.nonce)
         return shown_answer(payload, contract, out.heard[-1] if out.heard else None)
 
     async def handle(self, fact: Fact) -> Effect | None:
-        """Decide on a request, or note that one of ours did not arrive."""
-        if isinstance(fact, Outcome) and not fact.delivered:
-            return lambda tx: self._buyer(tx).undelivered(fact.id, fact.reason)
+        """Decide on a request, or note what became of one of ours."""
+        if isinstance(fact, Outcome):
+            return partial(self._note, fact)
         if not isinstance(fact, VerifiedMessage):
             return None
         shop, peers = await self._look(fact)
@@ -328,6 +340,13 @@ class VpnService(Service):
             tx.wake()
 
         return decide
+
+    def _note(self, outcome: Outcome, tx: ServiceTx) -> None:
+        answers = Answers(books=SqlBuyerBooks(tx), out=TxOutgoing(tx=tx, fee=self._fee), now_ms=tx.now_ms)
+        if not outcome.delivered:
+            answers.undelivered(outcome.id, outcome.reason)
+        elif answers.arrived(outcome.id):
+            tx.wake()  # the answer may be overdue before anything else is due
 
     async def _look(self, message: VerifiedMessage) -> tuple[Shop | Closed, Peers]:
         """See what is sold, and what is on the interface."""

@@ -7,7 +7,7 @@ from impervious.errors import ConfigError, Malformed
 from impervious.service import ServiceContext
 from impervious.services.vpn.contract import SECOND_MS
 from impervious.services.vpn.payloads import MAX_INTEGER, Contract, RefreshRequest, read, write
-from impervious.services.vpn.selling import Closed, Shop
+from impervious.services.vpn.sale import Closed, Shop
 from impervious.units import Msat, msat, sat_charged
 from impervious.wireguard import Terms
 

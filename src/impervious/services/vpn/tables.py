@@ -103,4 +103,38 @@ MIGRATIONS: Final = (
     ) WITHOUT ROWID;
     CREATE INDEX vpn_bought_live ON vpn_bought (stage) WHERE stage IN ('paying', 'active');
     """,
+    """
+    -- Which requests the budget of a contract paid for that renews itself.
+    ALTER TABLE vpn_asked ADD COLUMN automatic INTEGER NOT NULL DEFAULT 0;
+
+    -- Sellers that do not answer: when a request arrived, and whether it was said that the answer is overdue.
+    ALTER TABLE vpn_asked ADD COLUMN arrived_ms INTEGER;
+    ALTER TABLE vpn_asked ADD COLUMN overdue INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX vpn_asked_awaited ON vpn_asked (arrived_ms) WHERE open AND arrived_ms IS NOT NULL AND NOT overdue;
+
+    -- SQLite can change a CHECK only by copying the table.
+    CREATE TABLE vpn_bought_new (
+      seller BLOB NOT NULL,
+      nonce TEXT NOT NULL,
+      request BLOB NOT NULL,
+      private_key BLOB NOT NULL,
+      price_msat INTEGER NOT NULL,
+      hours INTEGER NOT NULL,
+      stage TEXT NOT NULL CHECK (stage IN ('paying', 'unanswered', 'active', 'failed', 'refused', 'over')),
+      expires_ms INTEGER,
+      span_ms INTEGER,
+      told_ms INTEGER,
+      config TEXT,
+      renewing BLOB,
+      budget_msat INTEGER NOT NULL,
+      renewals_msat INTEGER NOT NULL,
+      returned_msat INTEGER NOT NULL,
+      reason TEXT NOT NULL,
+      PRIMARY KEY (seller, nonce)
+    ) WITHOUT ROWID;
+    INSERT INTO vpn_bought_new SELECT * FROM vpn_bought;
+    DROP TABLE vpn_bought;
+    ALTER TABLE vpn_bought_new RENAME TO vpn_bought;
+    CREATE INDEX vpn_bought_live ON vpn_bought (stage) WHERE stage IN ('paying', 'unanswered', 'active');
+    """,
 )

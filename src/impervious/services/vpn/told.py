@@ -18,7 +18,7 @@ class Told:
     """One event."""
 
     record: str
-    """QUOTE, CONTRACT, REFRESH, REFUSED, EXPIRING or EXPIRED."""
+    """QUOTE, CONTRACT, REFRESH, REFUSED, UNANSWERED, EXPIRING or EXPIRED."""
     role: Role
     peer: NodePubkey
     """The other end."""
