@@ -82,7 +82,7 @@ class Operation:
     needs: frozenset[str]
     """Fields without which no request makes sense, for the documentation; the call itself says so too."""
     keyed: bool
-    """Whether it takes an idempotency key; the others refuse one."""
+    """Whether it takes an idempotency key."""
 
     @property
     def has_body(self) -> bool:
@@ -106,6 +106,7 @@ def operation(
     example: Request | None = None,
     needs: Iterable[str] = (),
     keyed: bool = False,
+    anew: bool = False,
 ) -> Operation:
     """Write a row.
 
@@ -118,13 +119,15 @@ def operation(
       service: whose operation it is; while that is switched off, the operation says so and does nothing.
       example: a request for the documentation; None: an empty one, but for the node or the invoice that it is about.
       needs: fields without which no request makes sense, beside the node or the invoice that it is about.
-      keyed: whether it takes an idempotency key; one that does not refuses it.
+      keyed: whether it takes an idempotency key.
+      anew: whether each call does something anew although it takes no key: then one is refused. For the others a key
+        changes nothing, because repeating them does nothing more.
     """
     method, route = http.split()
 
     async def checked(request: proto.Message, context: CallContext) -> proto.Message:
         service.require_active()
-        if not keyed:
+        if anew:
             refuse_key(context, path.rpartition("/")[2])
         assert isinstance(request, request_type)
         return await call(request, context)

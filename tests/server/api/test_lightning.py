@@ -231,6 +231,11 @@ BAD_TERMS: Mapping[str, tuple[Mapping[str, object], str]] = {
 }
 
 
+async def test_a_key_cannot_keep_an_invoice_from_being_made_twice(shop: Shop, autojump_clock: MockClock) -> None:
+    refuses(await shop.call("generateinvoice", {"amount": 5}, key="k"), 3, "GenerateInvoice takes no Idempotency-Key")
+    assert (await shop.call("listinvoices", key="k")).json["invoices"] == []
+
+
 @pytest.mark.parametrize("name", BAD_TERMS)
 async def test_an_invoice_that_cannot_be_made(name: str, shop: Shop, autojump_clock: MockClock) -> None:
     body, words = BAD_TERMS[name]

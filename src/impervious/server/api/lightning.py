@@ -38,6 +38,7 @@ def operations(service: LightningService) -> list[Operation]:
         example: Request | None = None,
         needs: Iterable[str] = (),
         keyed: bool = False,
+        anew: bool = False,
     ) -> Operation:
         method, route = http.split()
         return operation(
@@ -50,6 +51,7 @@ def operations(service: LightningService) -> list[Operation]:
             example=example,
             needs=needs,
             keyed=keyed,
+            anew=anew,
         )
 
     return [
@@ -60,6 +62,7 @@ def operations(service: LightningService) -> list[Operation]:
             pb.GenerateInvoiceResponse,
             generate_invoice,
             example=pb.GenerateInvoiceRequest(amount=21, memo="one coffee"),
+            anew=True,
         ),
         row(
             "PayInvoice",

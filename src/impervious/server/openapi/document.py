@@ -241,7 +241,7 @@ _PARAMETERS: Final[Mapping[str, Schema]] = {
     "idempotency-key": _header(
         "Idempotency-Key",
         "Any text of 1 to 255 bytes: a call that is repeated with the same key sends and pays nothing again and gives"
-        " the same answer. Calls without this parameter refuse the header.",
+        " the same answer. Calls without this parameter may be repeated without it, or refuse the header.",
         {"type": "string", "minLength": 1},
     ),
 }
