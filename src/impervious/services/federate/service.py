@@ -6,41 +6,20 @@ finds the peer. Who is remembered that asks to be is the operator's choice (`fed
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import trio
 
 from impervious.errors import FailedPrecondition, NotFound
 from impervious.model import MessageId, NodePubkey, Peer, RecordType, ServiceType, Shown
 from impervious.service import Effect, Fact, Service, ServiceTx, VerifiedMessage
-from impervious.store import Row
+from impervious.services.federate import pending
+from impervious.services.federate.pending import Pending
 from impervious.wire.payloads import Federate, Leave, compact, decode_federate
 
 ALL: Final = "all"
 ASK: Final = "ask"
-PENDING_TTL_MS: Final = 7 * 86_400_000
-"""How long a request can be accepted: as long as its sender takes our answer for one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """A request that waits for the operator's word."""
-
-    id: MessageId
-    pubkey: NodePubkey
-    imp_id: str
-    ttl_s: int
-    """How long it wants to be remembered, from when it is accepted."""
-    services: tuple[str, ...]
-    asked_at_ms: int
-    """When it came, in milliseconds since 1970."""
-
-    @property
-    def expires_ms(self) -> int:
-        """Until when it can be accepted, in milliseconds since 1970."""
-        return self.asked_at_ms + PENDING_TTL_MS
 
 
 class FederateService(Service):
@@ -49,19 +28,7 @@ class FederateService(Service):
     service_type = ServiceType("federate")
     record_type = RecordType(100_000)
     handles_facts = True
-    migrations = (
-        """
-        -- Requests that wait for the operator's word (federate.accept: ask).
-        CREATE TABLE federate_pending (
-          pubkey BLOB PRIMARY KEY,
-          message_id BLOB NOT NULL,
-          imp_id TEXT NOT NULL,
-          ttl_s INTEGER NOT NULL,
-          services TEXT NOT NULL,
-          at_ms INTEGER NOT NULL
-        ) WITHOUT ROWID;
-        """,
-    )
+    migrations = (pending.TABLE,)
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -112,7 +79,7 @@ class FederateService(Service):
         def notify(tx: ServiceTx, far: NodePubkey) -> MessageId:
             tx.forget_peer(far)
             tx.withdraw_requests(far)  # an answer on its way must not bring it back
-            _take_pending(tx, far)
+            pending.forget(tx, far)
             tx.wake()
             return tx.send(far, Leave().encode())
 
@@ -135,7 +102,7 @@ class FederateService(Service):
 
         def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
             payload = self._introduction(tx, answer=True)
-            request = _take_request(tx, far)
+            request = pending.take(tx, far)
             _remember(tx, far, request)
             return tx.send(far, payload, reply_to=request.id)
 
@@ -148,7 +115,7 @@ class FederateService(Service):
         """
 
         def answer(tx: ServiceTx, far: NodePubkey) -> MessageId:
-            return tx.send(far, Leave().encode(), reply_to=_take_request(tx, far).id)
+            return tx.send(far, Leave().encode(), reply_to=pending.take(tx, far).id)
 
         return await self._sent(idempotency_key, b"reject", node, answer)
 
@@ -168,7 +135,7 @@ class FederateService(Service):
 
     async def requests(self) -> list[Pending]:
         """List who has asked to be remembered and waits for `accept` or `reject`, the longest waiting first."""
-        return await self.context.read(_all_pending)
+        return await self.context.read(pending.waiting)
 
     async def peers(self) -> list[Peer]:
         """List the nodes that we have federated with, by name."""
@@ -208,7 +175,7 @@ class FederateService(Service):
         """Remember or forget the sender; show what is true of it and was asked for."""
         record = decode_federate(message.data)
         if isinstance(record, Leave):
-            known = (tx.forget_peer(message.sender), tx.close_request(message), _take_pending(tx, message.sender))
+            known = (tx.forget_peer(message.sender), tx.close_request(message), pending.forget(tx, message.sender))
             tx.wake()
             return Shown(data=message.data) if any(known) else None
         if record.pubkey != message.sender:
@@ -222,16 +189,7 @@ class FederateService(Service):
 
     def _admit(self, tx: ServiceTx, message: VerifiedMessage, record: Federate) -> bool:
         if self._accepts(ASK):
-            _take_pending(tx, message.sender)
-            tx.run(
-                "INSERT INTO federate_pending VALUES (?, ?, ?, ?, ?, ?)",
-                message.sender.raw,
-                message.id.bytes,
-                record.imp_id,
-                record.ttl_s,
-                ",".join(record.services),
-                tx.now_ms,
-            )
+            pending.note(tx, message, record)
         return self._accepts(ALL) or self._accepts(ASK)
 
     def _accepts(self, policy: str) -> bool:
@@ -261,7 +219,7 @@ def _expire(tx: ServiceTx) -> int | None:
     for peer in tx.take_expired_peers():
         shape = {"recordId": "EXPIRED", "impId": peer.imp_id, "pubkey": peer.pubkey.hex}
         tx.emit(compact(shape), identifier=uuid4())
-    tx.run("DELETE FROM federate_pending WHERE at_ms <= ?", tx.now_ms - PENDING_TTL_MS)
+    pending.forget_old(tx)
     return tx.next_expiry_ms()
 
 
@@ -278,40 +236,3 @@ def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate | Pending) -> 
         )
     )
     tx.wake()
-
-
-def _take_pending(tx: ServiceTx, pubkey: NodePubkey) -> bool:
-    return tx.run("DELETE FROM federate_pending WHERE pubkey = ?", pubkey.raw) == 1
-
-
-def _take_request(tx: ServiceTx, pubkey: NodePubkey) -> Pending:
-    """Take out what a node asked.
-
-    Raises:
-      NotFound: nothing that can still be accepted.
-    """
-    row = tx.one(f"{_PENDING} AND pubkey = ?", tx.now_ms - PENDING_TTL_MS, pubkey.raw)
-    if row is None:
-        raise NotFound(f"{pubkey} has not asked to federate, or not within a week: ListRequests shows who waits")
-    _take_pending(tx, pubkey)
-    return _request(row)
-
-
-def _all_pending(tx: ServiceTx) -> list[Pending]:
-    rows = tx.all(f"{_PENDING} ORDER BY at_ms, message_id", tx.now_ms - PENDING_TTL_MS)
-    return [_request(row) for row in rows]
-
-
-_PENDING: Final = "SELECT message_id, pubkey, imp_id, ttl_s, services, at_ms FROM federate_pending WHERE at_ms > ?"
-
-
-def _request(row: Row) -> Pending:
-    identifier, pubkey, imp_id, ttl_s, services, at_ms = row
-    return Pending(
-        id=UUID(bytes=identifier),
-        pubkey=NodePubkey(pubkey),
-        imp_id=imp_id,
-        ttl_s=ttl_s,
-        services=tuple(services.split(",")) if services else (),
-        asked_at_ms=at_ms,
-    )
