@@ -1,5 +1,6 @@
 """What happens in a demonstration, as values: what views show, and all that they know."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -127,6 +128,9 @@ class Stopping:
 
 
 Fact: TypeAlias = Opened | StepBegan | Sent | Done | Progressed | Arrived | Concluded | StepEnded | TourEnded | Stopping
+
+Tell: TypeAlias = Callable[[Fact], None]
+"""Where facts go."""
 
 
 def shortened(data: bytes) -> str:

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from impervious.cli.demo.facts import Fact, Progressed, StepEnded, Stopping
-from impervious.cli.demo.views import Show
+from impervious.cli.demo.facts import Fact, Progressed, StepEnded, Stopping, Tell
 from impervious.cli.demo.wording import Line, lines_of
 
 STYLES: Final = {
@@ -24,7 +23,7 @@ STYLES: Final = {
 
 
 @contextmanager
-def live_view(out: TextIO, environ: Mapping[str, str]) -> Iterator[Show]:
+def live_view(out: TextIO, environ: Mapping[str, str]) -> Iterator[Tell]:
     """Show facts on a terminal; the terminal is as before when the block ends.
 
     Args:

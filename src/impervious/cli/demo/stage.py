@@ -18,7 +18,7 @@ from trio_websocket import open_websocket_url
 from impervious.background import background
 from impervious.cli.client.door import Door
 from impervious.cli.client.rest import Facts, Rest, open_rest
-from impervious.cli.demo.facts import Arrived, Concluded, Fact, Opened, Place, shortened
+from impervious.cli.demo.facts import Arrived, Concluded, Opened, Place, Tell, shortened
 from impervious.cli.demo.inbox import STATUS, Arrival, Inbox
 from impervious.cli.simnet.layout import NodePorts, check_room
 from impervious.cli.simnet.setup import set_up
@@ -40,8 +40,6 @@ START_S: Final = 30.0
 """How long everything may take to be ready, on a machine that is busy."""
 _FRAME_BYTES: Final = 16 << 20
 """Largest frame that is read: far above the largest message."""
-
-Tell = Callable[[Fact], None]
 
 
 class DemoFailed(ImperviousError):

@@ -11,13 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Final, TextIO
 
-from impervious.cli.demo.facts import Fact
+from impervious.cli.demo.facts import Fact, Tell
 from impervious.cli.demo.wording import lines_of
 
-Show = Callable[[Fact], None]
 
-
-def choose(out: TextIO, environ: Mapping[str, str], *, as_json: bool) -> AbstractContextManager[Show]:
+def choose(out: TextIO, environ: Mapping[str, str], *, as_json: bool) -> AbstractContextManager[Tell]:
     """Choose how to show facts.
 
     Args:

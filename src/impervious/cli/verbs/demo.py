@@ -11,10 +11,10 @@ from pathlib import Path
 import trio
 
 from impervious import logs
-from impervious.cli.demo.facts import Stopping, TourEnded
+from impervious.cli.demo.facts import Stopping, Tell, TourEnded
 from impervious.cli.demo.stage import open_stage
 from impervious.cli.demo.tour import TOUR, run_tour
-from impervious.cli.demo.views import Show, choose
+from impervious.cli.demo.views import choose
 from impervious.cli.exits import INTERRUPTED, OK
 from impervious.cli.numbers import port_base
 from impervious.cli.simnet.layout import DEFAULT_BASE
@@ -50,7 +50,7 @@ def run(args: Namespace) -> int:
         return trio.run(play)
 
 
-async def _play(folder: Path, show: Show, *, began_s: float, once: bool, port_base: int) -> int:
+async def _play(folder: Path, show: Tell, *, began_s: float, once: bool, port_base: int) -> int:
     def seconds() -> float:
         return time.monotonic() - began_s
 
