@@ -95,6 +95,26 @@ async def _failures(there: Town, alice: Daemon, to: str) -> None:
 
 
 @pytest.mark.slow
+async def test_a_peer_is_named(tmp_path: Path) -> None:
+    network = SimNetwork(["alice", "bob"], ["alice-bob:2000000"], seed=3, latency_s=(0, 0))
+    async with town(tmp_path, "alice", "bob", network=network) as there:
+        for name, daemon in there.daemons.items():
+            daemon.settings["federate"] = {"imp_id": name}
+        alice, bob = await there.start("alice"), await there.start("bob")
+        asked = await alice.post("/v1/federate/request", {"pubkey": bob.pubkey.hex})
+        async with alice.events() as stream:
+            while (await next_event(stream))["replyToId"] != asked["id"]:
+                pass
+        sent = await send(alice, "@bob", "by name", "--wait")
+        assert sent.stdout.endswith(b"delivered\n"), sent
+        async with running("tail", "--url", bob.http, "--since", "0", "--type", "message", "--from", "@alice") as tail:
+            assert (await tail.line()).endswith(" by name")
+        nobody = await send(alice, "@nobody", "by name")
+        assert (nobody.returncode, nobody.stdout) == (2, b"")
+        assert b"nobody" in nobody.stderr
+
+
+@pytest.mark.slow
 async def test_a_daemon_killed_meanwhile_is_asked_again_and_pays_once(tmp_path: Path) -> None:
     network = SimNetwork(["alice", "bob"], ["alice-bob:2000000"], seed=3, latency_s=(1.0, 1.0))
     async with town(tmp_path, "alice", "bob", network=network) as there, trio.open_nursery() as nursery:
@@ -120,7 +140,7 @@ async def test_a_daemon_killed_meanwhile_is_asked_again_and_pays_once(tmp_path: 
 async def _payment_begun(lnd: SimLnd) -> None:
     with trio.fail_after(PATIENCE_S):
         while True:
-            if await lnd.rpcs.list_payments(limit=1):
+            if await lnd.rpcs.list_payments(limit=1, include_incomplete=True):
                 return
             await trio.sleep(0.02)
 

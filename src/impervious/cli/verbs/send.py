@@ -17,8 +17,8 @@ from impervious.cli.client.door import Door, add_door_arguments, find_door
 from impervious.cli.client.progress import shown_progress
 from impervious.cli.client.rest import NoAnswer
 from impervious.cli.exits import OK, UsageError, exit_code, report
-from impervious.errors import ImperviousError, InvalidArgument
-from impervious.model import NodePubkey
+from impervious.cli.nodes import node_named
+from impervious.errors import ImperviousError
 
 LARGEST_BYTES: Final = 8 << 20
 """What message.max_bytes can be set to; more is not even read."""
@@ -30,7 +30,7 @@ LARGE_BYTES: Final = 32 << 10
 
 def add_parser(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("pubkey", metavar="PUBKEY", help="the far node's key, 66 hex digits")
+    parser.add_argument("pubkey", metavar="PUBKEY", help="the far node's key, 66 hex digits, or @ and a peer's imp id")
     parser.add_argument("what", metavar="TEXT|@FILE|-", help="a text, the file of that name, or standard input")
     add_door_arguments(parser)
     parser.add_argument("--amount", type=int, default=0, metavar="SAT", help="what it gets; 0: the least for the size")
@@ -139,13 +139,9 @@ def _payload(what: str) -> bytes:
 
 
 def _body(args: Namespace, payload: bytes) -> bytes:
-    try:
-        pubkey = NodePubkey.parse(args.pubkey).hex
-    except InvalidArgument as error:
-        raise UsageError(f"PUBKEY: {error}") from None
     return json.dumps(
         {
-            "pubkey": pubkey,
+            "pubkey": node_named(args.pubkey, "PUBKEY"),
             "msg": base64.b64encode(payload).decode(),
             "amount": str(args.amount),
             "replyToId": args.reply_to,

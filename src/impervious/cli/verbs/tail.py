@@ -16,8 +16,7 @@ from impervious.cli.client.door import Door, add_door_arguments, find_door
 from impervious.cli.client.follow import Watched, follow
 from impervious.cli.client.lines import Look
 from impervious.cli.exits import OK, UsageError
-from impervious.errors import InvalidArgument
-from impervious.model import NodePubkey
+from impervious.cli.nodes import node_named
 
 LOOK_EVERY_S: Final = 1.0
 """How often it is seen whether anybody still reads: without events nothing is written that could fail."""
@@ -31,7 +30,12 @@ def add_parser(parser: ArgumentParser) -> None:
         "--type", action="append", default=[], metavar="TYPE", help="only this service, or status; can be repeated"
     )
     parser.add_argument(
-        "--from", action="append", default=[], dest="senders", metavar="PUBKEY", help="only this node; can be repeated"
+        "--from",
+        action="append",
+        default=[],
+        dest="senders",
+        metavar="PUBKEY",
+        help="only this node, its key or @ and a peer's imp id; can be repeated",
     )
     parser.add_argument("--full", action="store_true", help="show data whole, however long")
     parser.add_argument("--json", action="store_true", help="print each event as one JSON object, its data in base64")
@@ -45,7 +49,9 @@ def add_parser(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Follow until interrupted, or until nobody reads any more."""
     watched = Watched(
-        since=_since(args.since), service_types=tuple(args.type), senders=tuple(map(_sender, args.senders))
+        since=_since(args.since),
+        service_types=tuple(args.type),
+        senders=tuple(node_named(each, f"--from {each}") for each in args.senders),
     )
     look = None if args.json else _look(full=args.full)
     trio.run(_tail, find_door(args), watched, look, args.retry)
@@ -95,10 +101,3 @@ def _since(since: int | None) -> int | None:
     if since is not None and since < 0:
         raise UsageError("--since is the seq of an event, or 0 for everything kept")
     return since
-
-
-def _sender(text: str) -> str:
-    try:
-        return NodePubkey.parse(text).hex
-    except InvalidArgument as error:
-        raise UsageError(f"--from {text}: {error}") from None
