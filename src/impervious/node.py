@@ -142,7 +142,11 @@ class InvoiceNode(Protocol):
     """
 
     async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
-        """Make an invoice that others can pay, with a random preimage of the node's."""
+        """Make an invoice that others can pay.
+
+        Raises:
+          AlreadyExists: the node has an invoice with that preimage; `lookup_invoice` finds it.
+        """
         ...
 
     async def decode_invoice(self, payment_request: str) -> DecodedInvoice:

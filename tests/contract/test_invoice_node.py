@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from tests.contract.stage import Stage
 from tests.sim.reader import until
 
 from impervious.errors import (
+    AlreadyExists,
     AlreadyPaying,
     InvalidArgument,
     NodeRefused,
@@ -115,6 +117,18 @@ async def test_each_invoice_is_another(nodes: Nodes) -> None:
     assert two.add_index > one.add_index
     assert one.payment_hash != two.payment_hash
     assert first.payment_secret != second.payment_secret
+
+
+async def test_a_preimage_makes_one_invoice(nodes: Nodes) -> None:
+    terms = InvoiceTerms(amount=Msat(1000), memo="once", preimage=Preimage(secrets.token_bytes(32)))
+    assert terms.preimage
+    added = await nodes.carol.add_invoice(terms)
+    assert added.payment_hash == terms.preimage.payment_hash
+    for again in (terms, replace(terms, amount=Msat(2000))):
+        with pytest.raises(AlreadyExists, match="an invoice with that preimage"):
+            await nodes.carol.add_invoice(again)
+    kept = await nodes.carol.lookup_invoice(added.payment_hash)
+    assert (kept.payment_request, kept.amount) == (added.payment_request, 1000)
 
 
 async def test_another_programs_invoice_is_read(nodes: Nodes) -> None:

@@ -2,7 +2,7 @@ import pytest
 import trio
 
 from impervious.config import ServiceConfig
-from impervious.errors import InvalidArgument, Unsupported
+from impervious.errors import Unsupported
 from impervious.model import ServiceType
 from impervious.pb.messaging import SendMessageRequest, SendMessageResponse
 from impervious.pb.signing import SignRequest, SignResponse
@@ -17,9 +17,8 @@ async def sign(request: SignRequest, context: CallContext) -> SignResponse:
     return SignResponse(signature=f"{request.msg} {context.door.value}")
 
 
-def row(service: ServiceConfig = ON, *, anew: bool = False) -> Operation:
-    path, route = "/signing.Signing/SignMessage", "POST /v1/sign"
-    return operation(path, route, SignRequest, SignResponse, sign, service=service, anew=anew)
+def row(service: ServiceConfig = ON) -> Operation:
+    return operation("/signing.Signing/SignMessage", "POST /v1/sign", SignRequest, SignResponse, sign, service=service)
 
 
 async def test_a_row_says_it_all() -> None:
@@ -33,14 +32,6 @@ async def test_a_row_says_it_all() -> None:
 async def test_a_switched_off_service_does_nothing() -> None:
     with pytest.raises(Unsupported, match="the sign service is switched off here"):
         await row(OFF).call(SignRequest(), CallContext())
-
-
-async def test_a_key_never_promises_what_is_not_kept() -> None:
-    with pytest.raises(InvalidArgument, match="SignMessage takes no Idempotency-Key, and nothing was done"):
-        await row(anew=True).call(SignRequest(msg="x"), CallContext(idempotency_key="k"))
-    with pytest.raises(InvalidArgument, match="takes no Idempotency-Key"):
-        await row(anew=True).call(SignRequest(msg="x"), CallContext(idempotency_key=""))
-    assert await row().call(SignRequest(msg="x"), CallContext(door=Door.HTTP, idempotency_key="k"))
 
 
 async def test_a_request_of_another_row_is_a_bug() -> None:

@@ -85,6 +85,11 @@ class LndRefused(NodeRefused):
         """Whether it says that there is no way for a payment."""
         return any(part in self.words for part in _NO_ROUTE)
 
+    @property
+    def taken(self) -> bool:
+        """Whether it says that there is an invoice with that hash (invoices.ErrDuplicateInvoice)."""
+        return "invoice with payment hash already exists" in self.words
+
 
 class MacaroonRefused(NodeUnavailable):
     """LND does not accept the macaroon, or not for this call."""

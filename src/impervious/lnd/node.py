@@ -11,7 +11,7 @@ from grpclib.const import Status
 
 from impervious.background import background
 from impervious.config import LndConfig
-from impervious.errors import InvalidArgument, NodeRefused, NoRoute, NotFound
+from impervious.errors import AlreadyExists, InvalidArgument, NodeRefused, NoRoute, NotFound
 from impervious.invoice_feed import settled_invoices
 from impervious.lnd import convert
 from impervious.lnd.connection import Connect, open_connection
@@ -171,8 +171,14 @@ class LndNode(LndPayments):
             memo=terms.memo,
             description_hash=terms.description_hash,
             expiry=terms.expiry_s,  # unset is a day
+            r_preimage=terms.preimage.raw if terms.preimage else b"",
         )
-        return convert.added_invoice(await self.call(ADD_INVOICE, request))
+        try:
+            return convert.added_invoice(await self.call(ADD_INVOICE, request))
+        except LndRefused as error:
+            if error.taken:
+                raise AlreadyExists("the node has an invoice with that preimage") from error
+            raise
 
     async def decode_invoice(self, payment_request: str) -> DecodedInvoice:
         """Read a payment request and check its signature.

@@ -1,6 +1,6 @@
 """What a Lightning node tells and is told: who it is, payments, routes, invoices, balances."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -245,6 +245,8 @@ class InvoiceTerms:
     """SHA-256 of a description that the payer has from elsewhere, 32 bytes; empty: `memo` travels instead."""
     expiry_s: int = 86_400
     """How long it can be paid; lnd's own default."""
+    preimage: Preimage | None = field(default=None, repr=False)
+    """Of which nobody knows yet; None: a random one of the node's."""
 
     def __post_init__(self) -> None:
         try:

@@ -18,7 +18,7 @@ from uuid import UUID
 from impervious.errors import InvalidArgument
 from impervious.model import NodePubkey
 from impervious.server.convert import message_id
-from impervious.server.operations import CallContext, refuse_key
+from impervious.server.operations import CallContext
 from impervious.service import Service
 from impervious.service.command import Command, commands_of
 from impervious.wire.json import Encoding
@@ -91,8 +91,9 @@ def _route(service: Service, command: Command) -> Route:
 
     async def call(body: bytes, context: CallContext) -> bytes:
         service.context.config.require_active()
-        if not keyed:
-            refuse_key(context, command.name)
+        if context.idempotency_key is not None and not keyed:
+            # Whoever gives one believes that the call can be repeated, and nobody here knows whether it can.
+            raise InvalidArgument(f"{command.name} takes no Idempotency-Key, and nothing was done: call it without")
         arguments = read_arguments(parameters, body, context.encoding)
         if context.idempotency_key is not None:
             arguments[KEY] = context.idempotency_key

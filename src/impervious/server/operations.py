@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 import betterproto2 as proto
 
 from impervious.config import ServiceConfig
-from impervious.errors import InvalidArgument
 from impervious.server.guard import LOCAL, Principal
 from impervious.wire.json import Encoding
 from impervious.wire.json.fields import fields_of
@@ -106,7 +105,6 @@ def operation(
     example: Request | None = None,
     needs: Iterable[str] = (),
     keyed: bool = False,
-    anew: bool = False,
 ) -> Operation:
     """Write a row.
 
@@ -119,16 +117,12 @@ def operation(
       service: whose operation it is; while that is switched off, the operation says so and does nothing.
       example: a request for the documentation; None: an empty one, but for the node or the invoice that it is about.
       needs: fields without which no request makes sense, beside the node or the invoice that it is about.
-      keyed: whether it takes an idempotency key.
-      anew: whether each call does something anew although it takes no key: then one is refused. For the others a key
-        changes nothing, because repeating them does nothing more.
+      keyed: whether it takes an idempotency key. To other calls one changes nothing: repeating them does nothing more.
     """
     method, route = http.split()
 
     async def checked(request: proto.Message, context: CallContext) -> proto.Message:
         service.require_active()
-        if anew:
-            refuse_key(context, path.rpartition("/")[2])
         assert isinstance(request, request_type)
         return await call(request, context)
 
@@ -143,20 +137,6 @@ def operation(
         needs=frozenset(needs) | _subject(request_type).keys(),
         keyed=keyed,
     )
-
-
-def refuse_key(context: CallContext, name: str) -> None:
-    """Refuse a key that would do nothing: whoever gives one believes that the call can be repeated.
-
-    Args:
-      context: of the call.
-      name: of what is called.
-
-    Raises:
-      InvalidArgument: there is a key.
-    """
-    if context.idempotency_key is not None:
-        raise InvalidArgument(f"{name} takes no Idempotency-Key, and nothing was done: call it without")
 
 
 def _subject(request_type: type[proto.Message]) -> dict[str, str]:

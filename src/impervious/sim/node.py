@@ -11,6 +11,7 @@ import trio
 from grpclib.const import Status
 
 from impervious.errors import (
+    AlreadyExists,
     AlreadyPaying,
     InvalidArgument,
     NodeRefused,
@@ -45,7 +46,7 @@ from impervious.model import (
 )
 from impervious.sim import convert
 from impervious.sim.convert import translated
-from impervious.sim.engine.answers import NO_PATH, LndError, WalletState
+from impervious.sim.engine.answers import HASH_TAKEN, NO_PATH, LndError, WalletState
 from impervious.sim.engine.payments import Order, SimPayment
 from impervious.sim.invoices import SimInvoices
 from impervious.sim.lnd import SimLnd
@@ -195,10 +196,19 @@ class SimNode:
 
     async def add_invoice(self, terms: InvoiceTerms) -> AddedInvoice:
         """Make an invoice that others can pay."""
-        with self._asking():
-            added = await self._rpcs.add_invoice(
-                terms.amount, memo=terms.memo, description_hash=terms.description_hash, expiry_s=terms.expiry_s
-            )
+        try:
+            with self._asking():
+                added = await self._rpcs.add_invoice(
+                    terms.amount,
+                    preimage=terms.preimage.raw if terms.preimage else b"",
+                    memo=terms.memo,
+                    description_hash=terms.description_hash,
+                    expiry_s=terms.expiry_s,
+                )
+        except NodeRefused as error:
+            if str(error) == HASH_TAKEN:
+                raise AlreadyExists("the node has an invoice with that preimage") from error
+            raise
         return AddedInvoice(
             payment_hash=added.payment_hash, payment_request=added.payment_request, add_index=added.add_index
         )

@@ -13,7 +13,7 @@ import trio
 from grpclib.const import Status
 
 from impervious.errors import Malformed, Unverified
-from impervious.model import DecodedInvoice, InvoiceState, NodePubkey, PaymentHash
+from impervious.model import DecodedInvoice, InvoiceState, NodePubkey, PaymentHash, Preimage
 from impervious.sim.driver import Driver
 from impervious.sim.engine import payment_request
 from impervious.sim.engine.answers import BROKEN, GONE, NO_PATH, NOT_YET, LndError, WalletState
@@ -220,12 +220,25 @@ class Rpcs:
     # --- invoices ---
 
     async def add_invoice(
-        self, value: Msat, *, memo: str = "", description_hash: bytes = b"", expiry_s: int = 0
+        self,
+        value: Msat,
+        *,
+        preimage: bytes = b"",
+        memo: str = "",
+        description_hash: bytes = b"",
+        expiry_s: int = 0,
     ) -> Invoice:
         """Lightning.AddInvoice."""
         await self._ready()
+        if preimage and len(preimage) != 32:
+            raise LndError(f"payment preimage must be exactly 32 bytes, is instead {len(preimage)}")
         invoice = self._driver.engine.add_invoice(
-            self._node.name, value, memo=memo, description_hash=description_hash, expiry_s=expiry_s
+            self._node.name,
+            value,
+            preimage=Preimage(preimage) if preimage else None,
+            memo=memo,
+            description_hash=description_hash,
+            expiry_s=expiry_s,
         )
         self._driver.step()
         return invoice

@@ -174,8 +174,10 @@ async def test_a_key_belongs_to_one_invoice(shop: Shop, autojump_clock: MockCloc
     clash = await shop.call("payinvoice", {"invoice": second}, key="k")
     assert (clash.status, clash.json["code"]) == (409, 6)
     assert not await shop.is_paid(second)
-    refused = await shop.call("generateinvoice", {"amount": 5}, key="k")
-    assert (refused.status, refused.json["code"]) == (400, 3)
+    refuses(await shop.call("generateinvoice", {"amount": 5}, key="k"), 6, "used for another request")
+    assert (await shop.call("generateinvoice", {"amount": 5}, key="other")).status == 200
+    refuses(await shop.call("payinvoice", {"invoice": second}, key="other"), 6, "used for another request")
+    assert not await shop.is_paid(second)
 
 
 async def test_lists_and_balance(shop: Shop, autojump_clock: MockClock) -> None:
@@ -211,7 +213,7 @@ def strangers_invoice(*, currency: str = "bcrt", created_s: int = 1_760_000_000)
 def refuses(reply: Reply, code: int, words: str) -> None:
     assert reply.json["code"] == code, reply.body
     assert words in reply.json["message"]
-    assert reply.status == {3: 400, 5: 404, 8: 429, 9: 400, 10: 409, 14: 503}[code]
+    assert reply.status == {3: 400, 5: 404, 6: 409, 8: 429, 9: 400, 10: 409, 14: 503}[code]
 
 
 BAD_TERMS: Mapping[str, tuple[Mapping[str, object], str]] = {
@@ -231,9 +233,15 @@ BAD_TERMS: Mapping[str, tuple[Mapping[str, object], str]] = {
 }
 
 
-async def test_a_key_cannot_keep_an_invoice_from_being_made_twice(shop: Shop, autojump_clock: MockClock) -> None:
-    refuses(await shop.call("generateinvoice", {"amount": 5}, key="k"), 3, "GenerateInvoice takes no Idempotency-Key")
-    assert (await shop.call("listinvoices", key="k")).json["invoices"] == []
+async def test_a_key_makes_one_invoice(shop: Shop, autojump_clock: MockClock) -> None:
+    made = [await shop.call("generateinvoice", {"amount": 5, "memo": "tea"}, key="k") for _ in range(2)]
+    assert made[0].status == 200
+    assert made[0].json == made[1].json
+    assert len((await shop.call("listinvoices", key="k")).json["invoices"]) == 1  # a key that changes nothing
+    refuses(await shop.call("generateinvoice", {"amount": 6, "memo": "tea"}, key="k"), 6, "used for another request")
+    other = await shop.call("generateinvoice", {"amount": 5, "memo": "tea"}, key="other")
+    plain = await shop.call("generateinvoice", {"amount": 5, "memo": "tea"})
+    assert len({each.json["invoice"] for each in (made[0], other, plain)}) == 3
 
 
 @pytest.mark.parametrize("name", BAD_TERMS)

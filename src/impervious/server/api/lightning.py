@@ -38,7 +38,6 @@ def operations(service: LightningService) -> list[Operation]:
         example: Request | None = None,
         needs: Iterable[str] = (),
         keyed: bool = False,
-        anew: bool = False,
     ) -> Operation:
         method, route = http.split()
         return operation(
@@ -51,7 +50,6 @@ def operations(service: LightningService) -> list[Operation]:
             example=example,
             needs=needs,
             keyed=keyed,
-            anew=anew,
         )
 
     return [
@@ -62,7 +60,7 @@ def operations(service: LightningService) -> list[Operation]:
             pb.GenerateInvoiceResponse,
             generate_invoice,
             example=pb.GenerateInvoiceRequest(amount=21, memo="one coffee"),
-            anew=True,
+            keyed=True,
         ),
         row(
             "PayInvoice",
@@ -111,11 +109,15 @@ def operations(service: LightningService) -> list[Operation]:
 
 
 async def generate_invoice(
-    service: LightningService, request: pb.GenerateInvoiceRequest, _: CallContext
+    service: LightningService, request: pb.GenerateInvoiceRequest, context: CallContext
 ) -> pb.GenerateInvoiceResponse:
     """Make an invoice."""
     added = await service.generate(
-        Sat(request.amount), request.memo, description_hash=request.description_hash, expiry_s=request.expiry_s
+        Sat(request.amount),
+        request.memo,
+        description_hash=request.description_hash,
+        expiry_s=request.expiry_s,
+        idempotency_key=context.idempotency_key,
     )
     return pb.GenerateInvoiceResponse(invoice=added.payment_request)
 

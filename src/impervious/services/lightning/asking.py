@@ -150,6 +150,12 @@ def invoice_sha256(invoice: DecodedInvoice, amount: Sat, max_fee: Sat) -> bytes:
     return hashlib.sha256(f"{invoice.payment_request.lower()}|{amount}|{max_fee}".encode()).digest()
 
 
+def terms_sha256(terms: InvoiceTerms) -> bytes:
+    """Digest all that an invoice is asked for with."""
+    shape = [terms.amount, terms.memo, terms.description_hash.hex(), terms.expiry_s]
+    return hashlib.sha256(json.dumps(shape).encode()).digest()
+
+
 def key_text(given: str) -> str:
     """Read an idempotency key.
 

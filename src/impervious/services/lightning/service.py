@@ -7,13 +7,14 @@ Lightning node is the only truth about invoices and payments, nothing of them is
 import random
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import trio
 
 from impervious.errors import (
+    AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NodeRefused,
@@ -60,7 +61,7 @@ class LightningService(Service):
     """Makes, pays and looks up invoices, and sends keysends of any protocol."""
 
     service_type = ServiceType("lightning")
-    migrations = (paying.MIGRATION + keys.MIGRATION,)
+    migrations = (paying.MIGRATION + keys.MIGRATION, keys.INVOICE_MIGRATION)
     handles_facts = True
     handles_payments = True
 
@@ -84,7 +85,13 @@ class LightningService(Service):
     # --- Invoices -----------------------------------------------------------------------------------------------------
 
     async def generate(
-        self, amount: Sat, memo: str = "", *, description_hash: bytes = b"", expiry_s: int = 0
+        self,
+        amount: Sat,
+        memo: str = "",
+        *,
+        description_hash: bytes = b"",
+        expiry_s: int = 0,
+        idempotency_key: str | None = None,
     ) -> AddedInvoice:
         """Make an invoice that others can pay.
 
@@ -93,14 +100,26 @@ class LightningService(Service):
           memo: what it is for, at most 1024 bytes. What is too long for an invoice goes into it as its SHA-256.
           description_hash: SHA-256 of a description that the payer has from elsewhere; the memo then stays here.
           expiry_s: how long it can be paid; 0: a day.
+          idempotency_key: the same key with the same arguments gives the same invoice again, expired or paid or not.
 
         Raises:
           InvalidArgument: it cannot be made so.
+          AlreadyExists: the key was used for something else.
           NodeUnavailable: the Lightning node cannot serve now; says why.
         """
         terms = asking.terms(amount, memo, description_hash=description_hash, expiry_s=expiry_s)
+        key = self._key(idempotency_key, asking.terms_sha256(terms))
         self._require()
-        return await self.context.node.add_invoice(terms)
+        if key is None:
+            return await self.context.node.add_invoice(terms)
+        preimage = await self.context.transaction(lambda tx: keys.preimage_for(tx, key))
+        try:
+            return await self.context.node.add_invoice(replace(terms, preimage=preimage))
+        except AlreadyExists:
+            made = await self.context.node.lookup_invoice(preimage.payment_hash)
+        return AddedInvoice(
+            payment_hash=made.payment_hash, payment_request=made.payment_request, add_index=made.add_index
+        )
 
     async def decode(self, text: str) -> Invoiced:
         """Read an invoice of any node.

@@ -45,6 +45,9 @@ NOT_YET: Final = {
 NO_PATH: Final = "unable to find a path to destination"
 """What QueryRoutes says, whatever the reason."""
 
+HASH_TAKEN: Final = "invoice with payment hash already exists"
+"""What AddInvoice says of a preimage that it has an invoice for."""
+
 GONE: Final = "connection refused"
 """What a client sees of an LND that does not run."""
 

@@ -16,7 +16,7 @@ from typing import Final
 from grpclib.const import Status
 
 from impervious.model import HtlcState, InvoiceState, PaymentHash, Preimage, Records
-from impervious.sim.engine.answers import LndError
+from impervious.sim.engine.answers import HASH_TAKEN, LndError
 from impervious.units import Msat
 
 KEYSEND_EXPIRY_S: Final = 3600
@@ -140,7 +140,7 @@ class Registry:
         """
         payment_hash = preimage.payment_hash
         if payment_hash in self._rows:
-            raise LndError("invoice with payment hash already exists")
+            raise LndError(HASH_TAKEN)
         self.added += 1
         invoice = Invoice(
             payment_hash=payment_hash,

@@ -62,6 +62,7 @@ class Lightning(lnrpc.LightningBase):
         with answering():
             invoice = await self._rpcs.add_invoice(
                 convert.either(message.value, message.value_msat),
+                preimage=message.r_preimage,
                 memo=message.memo,
                 description_hash=message.description_hash,
                 expiry_s=message.expiry,
