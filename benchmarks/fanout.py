@@ -67,7 +67,7 @@ class Contestant:
         size = 0
         for key, _ in self._selector.select(10) or sys.exit("a server has fallen silent"):
             assert isinstance(key.fileobj, socket.socket)
-            size += key.fileobj.recv_into(self._buffer)
+            size += key.fileobj.recv_into(self._buffer) or sys.exit("a server has hung up")
         return size
 
 

@@ -147,7 +147,11 @@ async def uvicorn_websockets() -> None:
         finally:
             queues.discard(queue)
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="websockets-sansio", lifespan="off", log_level="error"))
+    # No pings: our client only counts bytes and answers none, and after 40 s uvicorn would hang up on it.
+    config = uvicorn.Config(
+        app, port=0, ws="websockets-sansio", ws_ping_interval=None, lifespan="off", log_level="error"
+    )
+    server = uvicorn.Server(config)
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     serving = asyncio.create_task(server.serve())
