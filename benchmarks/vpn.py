@@ -2,8 +2,7 @@
 
 The daemon is opened as at any start, on an encrypted database; the interface is the kernel's or wireguard-go's, in a
 network namespace, programmed with the real `wg`. Where this machine can have none, it is one in memory, and the title
-says so: what is left is the daemon's own share. The rival changes one peer
-at a time.
+says so: what is left is the daemon's own share. The rival changes one peer at a time.
 """
 
 import statistics

@@ -14,13 +14,13 @@ from impervious.hub import Hub
 from impervious.model import MessageId, NodePubkey
 from impervious.node import LightningNode
 from impervious.outbound import Outbound
+from impervious.service.keys import checked_key
 from impervious.service.transaction import ServiceTx, service_topic
 from impervious.store import Store, Tx, idempotency, peers
 from impervious.units import Msat
 
 T = TypeVar("T")
 
-MAX_KEY_BYTES: Final = 255
 LONGEST_SLEEP_S: Final = 86_400.0
 """Computers sleep and clocks are set: a wall-clock time far away is looked at again each day."""
 
@@ -114,8 +114,7 @@ class ServiceContext:
         if key is None:
             far = await self.recipient(recipient)
             return await self.transaction(lambda tx: send(tx, far))
-        if not 0 < len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
-            raise InvalidArgument(f"Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes")
+        checked_key(key)
         # The name as it was given: after a LEAVE, for one, nobody goes by it.
         digest = hashlib.sha256(f"{_as_given(recipient)}|".encode() + request).digest()
         service_type = self.config.service_type

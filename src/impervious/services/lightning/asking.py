@@ -8,7 +8,6 @@ from typing import Final
 from impervious.config import LightningConfig
 from impervious.errors import InvalidArgument
 from impervious.model import MAX_DESCRIPTION_BYTES, MAX_INVOICE, DecodedInvoice, InvoiceTerms, NodePubkey, Records
-from impervious.service.context import MAX_KEY_BYTES
 from impervious.units import MSAT_PER_SAT, Msat, Sat, msat, sat_credited
 from impervious.wire.keysend import check_types
 
@@ -154,17 +153,6 @@ def terms_sha256(terms: InvoiceTerms) -> bytes:
     """Digest all that an invoice is asked for with."""
     shape = [terms.amount, terms.memo, terms.description_hash.hex(), terms.expiry_s]
     return hashlib.sha256(json.dumps(shape).encode()).digest()
-
-
-def key_text(given: str) -> str:
-    """Read an idempotency key.
-
-    Raises:
-      InvalidArgument: it is none.
-    """
-    if not 0 < len(given.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
-        raise InvalidArgument(f"Idempotency-Key must have 1 to {MAX_KEY_BYTES} bytes")
-    return given
 
 
 def page_limit(given: int) -> int:

@@ -40,6 +40,7 @@ from impervious.model import (
 )
 from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS
 from impervious.service import Effect, Fact, Service, ServiceContext
+from impervious.service.keys import checked_key
 from impervious.services.lightning import arrivals, asking, ends, keys, paying
 from impervious.services.lightning.keys import DAY_MS, Key, Repeated
 from impervious.services.lightning.paying import Order, Payer
@@ -296,7 +297,7 @@ class LightningService(Service):
         if text is None:
             return None
         kept_ms = self.context.settings.limits.idempotency_days * DAY_MS
-        return Key(text=asking.key_text(text), request_sha256=request_sha256, kept_ms=kept_ms)
+        return Key(text=checked_key(text), request_sha256=request_sha256, kept_ms=kept_ms)
 
     async def _pay_or_find(self, order: Order) -> Payment:
         try:
