@@ -287,6 +287,7 @@ def send_policy(config: Config) -> SendPolicy:
         payment_timeout_s=config.lightning.payment_timeout_s,
         ttl_ms=config.message.ttl_s * 1000,
         daily_limit=config.lightning.daily_limit_sat,
+        answers_limit=config.limits.auto_answers_sat_per_day,
     )
 
 

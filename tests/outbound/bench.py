@@ -172,6 +172,7 @@ class Bench:
         to: NodePubkey = ALICE,
         service: str = "message",
         obligation: bool = False,
+        received: int = 0,
     ) -> MessageId:
         """Put a message into the outbox."""
         message = OutboundMessage(
@@ -181,7 +182,8 @@ class Bench:
             payload=payload,
             amount=Msat(amount) if amount else self.policy.minimum_amount(len(payload)),
         )
-        await self.store.write(lambda tx: accept(tx, message, self.policy, obligation=obligation))
+        came = Msat(received)
+        await self.store.write(lambda tx: accept(tx, message, self.policy, obligation=obligation, received=came))
         return message.id
 
     @asynccontextmanager

@@ -71,3 +71,16 @@ async def test_what_can_never_be_sent(tmp_path: Path, wall: Wall, autojump_clock
         assert await bench.store.read(waiting) == 0
         assert await bench.spent() == 0
         assert (await bench.store.read(lambda tx: outbox.next_order(tx, ALICE))) == 1
+
+
+async def test_what_came_in_for_a_message_is_no_spending(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with open_bench(tmp_path, wall, daily_limit=Sat(1), part_fee_limit=Msat(3_000)) as bench:
+        await bench.accept(amount=97_000, obligation=True, received=100_000)
+        await bench.accept(received=4_000)
+        assert await bench.spent() == 0
+        await bench.accept(received=3_000)
+        assert await bench.spent() == 1_000
+        with pytest.raises(ResourceExhausted):
+            await bench.accept(received=3_999)
+        await bench.accept(received=4_000)  # costs nothing, however much is spent
+        assert await bench.spent() == 1_000

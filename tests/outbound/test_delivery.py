@@ -15,9 +15,9 @@ from impervious.errors import (
     PaymentFailure,
     StoreFull,
 )
-from impervious.model import KeysendSupport, PartState, PaymentStatus
+from impervious.model import KeysendSupport, MessageId, PartState, PaymentStatus
 from impervious.outbound.delivery import SIGN_AGAIN_MS
-from impervious.store import outbox
+from impervious.store import answers, outbox
 from impervious.units import Msat, Sat
 
 SUCCEEDED = PaymentStatus.SUCCEEDED
@@ -241,6 +241,63 @@ async def test_smaller_parts_of_an_obligation_ask_no_budget(
         outcome = await bench.deliver(await bench.accept(b"x" * 900, obligation=True))
         assert outcome["state"] == "delivered"
         assert await bench.spent() == outcome["parts"] * (1_000 + FEE)
+
+
+@pytest.mark.parametrize(("amount", "received"), [(60_000, 61_000), (1_000, 9_000), (60_000, 500_000)])
+async def test_smaller_parts_of_a_debt_cost_no_more_than_came_in_for_it(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, amount: int, received: int
+) -> None:
+    """A stranger at the end of a long route, whose own nodes take the fees, gets no more than was received."""
+    async with open_bench(tmp_path, wall, daily_limit=Sat(0), part_fee_limit=Msat(1_000)) as bench:
+        bench.node.hops = 10
+        message_id = await bench.accept(b"x" * 900, amount=amount, obligation=True, received=received)
+        outcome = await bench.deliver(message_id)
+        assert outcome["state"] == "delivered"
+        paid = [each for each in bench.node.sent if each.payment_hash in bench.node.settled]
+        assert len(paid) > 1
+        assert sum(each.amount + each.fee_limit for each in paid) <= received
+        assert all(each.fee_limit <= 1_000 for each in paid)
+        assert sum(each.amount for each in paid) >= amount
+        assert await bench.spent() == 0
+
+
+async def test_a_debt_that_what_came_does_not_pay_for_in_small_parts_fails(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, part_fee_limit=Msat(0)) as bench:
+        bench.node.hops = 10
+        message_id = await bench.accept(b"x" * 900, amount=1_000, obligation=True, received=1_999)
+        outcome = await bench.deliver(message_id)
+        assert (outcome["state"], outcome["parts_settled"]) == ("failed", 0)
+        assert "only 1999 msat came in to pay for it" in outcome["reason"]
+
+
+async def answer(bench: Bench) -> MessageId:
+    """Accept an automatic answer whose request paid for one part."""
+    message_id = await bench.accept(b"x" * 900, amount=1_000, received=2_000)
+    await bench.store.write(lambda tx: answers.note_answer(tx, message_id, ALICE))
+    return message_id
+
+
+async def test_of_an_answer_counts_what_a_long_route_makes_it_cost_beyond_its_request(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    fee = Msat(1_000)
+    async with open_bench(tmp_path, wall, part_fee_limit=fee, answers_limit=Sat(2)) as bench:
+        bench.node.hops = 10
+        message_id = await answer(bench)
+        assert await bench.store.read(answers.answered_in_day) == 0
+        outcome = await bench.deliver(message_id)
+        assert (outcome["state"], outcome["parts"]) == ("delivered", 2)
+        beyond = 2 * (1_000 + FEE) - 2_000
+        assert await bench.spent() == beyond
+        assert await bench.store.read(answers.answered_in_day) == beyond
+        outcome = await bench.deliver(await answer(bench))  # may cost 2 sat beyond, like the first
+        assert outcome["state"] == "failed"
+        assert "limits.auto_answers_sat_per_day (2) is reached" in outcome["reason"]
+        assert await bench.store.read(answers.answered_in_day) == beyond == await bench.spent()
+        wall.offset_ms += 86_400_000
+        assert (await bench.deliver(await answer(bench)))["state"] == "delivered"
 
 
 @pytest.mark.parametrize("support", list(KeysendSupport))

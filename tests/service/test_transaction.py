@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 from impervious.errors import InvalidArgument, NodeUnavailable, ResourceExhausted
 from impervious.model import NodePubkey, OutboundMessage, Part
 from impervious.service import ServiceContext, ServiceTx, VerifiedMessage
-from impervious.store import outbox, spending
+from impervious.store import answers, outbox, spending
 from impervious.units import Msat, Sat
 
 HOUR_MS = 3_600_000
@@ -94,23 +95,31 @@ async def test_a_sender_gets_so_many_answers_an_hour(house: House, context: Serv
     assert [await ask(ALICE) for _ in range(4)] == [True, True, True, False]
     assert await ask(BOB)
     wall.offset_ms += HOUR_MS + 1
-    # Ten sat a day are five answers that may cost two each.
-    assert [await ask(ALICE) for _ in range(2)] == [True, False]
-    wall.offset_ms += 24 * HOUR_MS
     assert await ask(ALICE)
-    assert await refused(house) == 2
+    assert await refused(house) == 1
 
 
-async def test_the_budget_stops_answers_without_an_error(tmp_path: Path) -> None:
+async def test_answers_that_were_paid_for_use_up_no_day(house: House, context: ServiceContext) -> None:
+    """`auto_answers_sat_per_day` is 10 here, and keys cost a stranger nothing."""
+    for number in range(1, 121):
+        question = message(sender=NodePubkey(b"\x02" + number.to_bytes(32, "big")))
+        assert await context.transaction(partial(ServiceTx.answer, message=question, payload=b"x")) is not None
+    assert await house.store.read(spending.spent) == 0
+    assert await house.store.read(answers.answered_in_day) == 0
+
+
+async def test_answers_that_were_paid_for_need_no_budget(tmp_path: Path) -> None:
     given = config(tmp_path)
-    poor = replace(given, lightning=replace(given.lightning, daily_limit_sat=Sat(3)))
+    poor = replace(given, lightning=replace(given.lightning, daily_limit_sat=Sat(0)))
     async with open_house(poor, services=[EchoService]) as house:
         context = house.services.get(EchoService).context
-        assert await context.transaction(lambda tx: tx.answer(message(), b"x")) is not None
-        assert await context.transaction(lambda tx: tx.answer(message(), b"x")) is None
-        assert await house.stored_messages() == 1
+        for _ in range(3):
+            assert await context.transaction(lambda tx: tx.answer(message(), b"x")) is not None
         with pytest.raises(InvalidArgument, match="empty"):
             await context.transaction(lambda tx: tx.answer(message(), b""))
+        with pytest.raises(ResourceExhausted):
+            await context.transaction(lambda tx: tx.send(ALICE, b"x"))
+        assert await house.stored_messages() == 3
 
 
 async def test_a_debt_is_paid_whatever_the_limits_but_never_beyond_what_came(tmp_path: Path) -> None:
@@ -129,6 +138,30 @@ async def test_a_debt_is_paid_whatever_the_limits_but_never_beyond_what_came(tmp
         with pytest.raises(InvalidArgument, match="only 100000 came"):
             await context.transaction(lambda tx: tx.owe(paid, b"refund", amount=Msat(100_001)))
         assert await house.stored_messages() == 2
+        assert await house.store.read(spending.spent) == 0, "what came paid for it"
+
+
+async def test_debts_of_many_strangers_leave_the_budget_alone(house: House, context: ServiceContext) -> None:
+    limit = house.config.lightning.daily_limit_sat * 1000
+    for number in range(1, 101):
+        paid = message(sender=NodePubkey(b"\x02" + number.to_bytes(32, "big")), amount=limit)
+        owe = partial(ServiceTx.owe, message=paid, payload=b"refund", amount=Msat(limit - 3000))
+        await context.transaction(owe)
+    assert await house.store.read(spending.spent) == 0
+    assert await context.transaction(lambda tx: tx.reserve(Msat(limit)))
+
+
+@pytest.mark.parametrize(
+    ("received", "counts"),
+    [(None, 0), (Msat(0), 9_000), (Msat(5_000), 4_000), (Msat(9_000), 0), (Msat(50_000), 0)],
+)
+async def test_of_a_debt_counts_what_it_costs_beyond_what_came(
+    house: House, context: ServiceContext, received: Msat | None, counts: int
+) -> None:
+    await context.transaction(
+        lambda tx: tx.settle(ALICE, b"back", amount=Msat(6_000), fee_limit=Msat(3_000), received=received)
+    )
+    assert await house.store.read(spending.spent) == counts
 
 
 # --- Requests ---------------------------------------------------------------------------------------------------------

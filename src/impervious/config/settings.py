@@ -240,7 +240,7 @@ class LimitsConfig:
     auto_answers_per_hour: int = setting(whole(0), 20, "Automatic answers to one sender in an hour.")
     auto_answer_fee_msat: Msat = setting(msat(0), Msat(1000), "Highest routing fee for an automatic answer.")
     auto_answers_sat_per_day: Sat = setting(
-        sat(0), Sat(200), "Spent at most on automatic answers to all senders, in any 24 hours."
+        sat(0), Sat(200), "Most that automatic answers cost beyond what their requests brought, in any 24 hours."
     )
     subscribers: int = setting(whole(1), 1000, "Event streams open at a time.")
     idempotency_days: int = setting(whole(1, 3650, "days"), 7, "How long an Idempotency-Key is remembered.")

@@ -5,7 +5,7 @@ call it inside their own transactions, so that an effect and the message it send
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +33,8 @@ class SendPolicy:
     payment_timeout_s: int
     ttl_ms: int
     daily_limit: Sat
+    answers_limit: Sat = Sat(200)
+    """Most that automatic answers may cost in 24 hours beyond what their requests brought."""
 
     def minimum_amount(self, payload_bytes: int) -> Msat:
         """Say what a payload of this size carries at least."""
@@ -46,6 +48,7 @@ def accept(
     *,
     obligation: bool = False,
     fee_limit: Msat | None = None,
+    received: Msat = Msat(0),
 ) -> None:
     """Store a message to be sent.
 
@@ -55,6 +58,8 @@ def accept(
       policy: the limits.
       obligation: it settles a debt: no budget stops it, and it is tried until it arrives.
       fee_limit: highest routing fee of a part; None: the policy's.
+      received: what came in for it, in msat. To give it back, or to answer for it, is no spending: only what the
+        message may cost beyond it is taken from the budget.
 
     Raises:
       InvalidArgument: the size or the amount cannot be sent.
@@ -80,7 +85,7 @@ def accept(
         tx,
         message.id,
         message.service_type,
-        cost(parts),
+        beyond(cost(parts), received),
         daily_limit=None if obligation else policy.daily_limit,
     )
     outbox.add(
@@ -90,6 +95,7 @@ def accept(
         record_type=record_type,
         order=outbox.next_order(tx, message.recipient),
         deadline_ms=None if obligation else tx.now_ms + policy.ttl_ms,
+        received=received,
     )
 
 
@@ -128,6 +134,11 @@ def new_part(piece: Range, fee_limit: Msat) -> Part:
     )
 
 
-def cost(parts: list[Part]) -> Msat:
+def beyond(cost: Msat, received: Msat) -> Msat:
+    """Say what of a cost is ours to bear: what came in for it does not cover it."""
+    return Msat(max(0, cost - received))
+
+
+def cost(parts: Sequence[Part]) -> Msat:
     """Sum the highest possible cost."""
     return Msat(sum(part.amount + part.fee_limit for part in parts))

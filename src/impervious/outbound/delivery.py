@@ -36,10 +36,11 @@ from impervious.model import (
 )
 from impervious.node import PaymentNode
 from impervious.outbound import plan
-from impervious.outbound.accept import SendPolicy, new_part
+from impervious.outbound.accept import SendPolicy, beyond, new_part
 from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS, Failure, conclude
 from impervious.outbound.packing import SMALLEST_PART_BYTES, Packing, probe, room_bytes
-from impervious.store import Store, Tx, outbox, spending
+from impervious.outbound.plan import Range
+from impervious.store import Store, Tx, answers, outbox, spending
 from impervious.store.outbox import Stored
 from impervious.units import Msat
 from impervious.wire import envelope
@@ -214,23 +215,46 @@ class Delivery:
             part_bytes=part_bytes,
             part_amount=policy.part_amount,
         )
-        smaller = [new_part(piece, part.fee_limit) for piece in ranges]
+        smaller: list[Part] = []
+
+        def store(tx: Tx) -> None:
+            fee_limit = self._fee_limit_of_pieces(tx, part, ranges)
+            smaller[:] = [new_part(piece, fee_limit) for piece in ranges]
+            self._store_replacement(tx, part, smaller)
+
         try:
-            await self._write(lambda tx: self._store_replacement(tx, part, smaller))
+            await self._write(store)
         except ResourceExhausted as error:
             self._failure = Failure(reason=f"smaller parts cost more: {error}", retryable=True)
             return None
         logger.debug("message %s: %d bytes cut into %d parts", self.stored.message.id, part.length, len(smaller))
         return smaller
 
+    def _fee_limit_of_pieces(self, tx: Tx, part: Part, pieces: Sequence[Range]) -> Msat:
+        """Say what the routing of each piece may cost, so that a debt never costs more than came in for it.
+
+        Raises:
+          ResourceExhausted: what came in does not pay for so many pieces.
+        """
+        if self.stored.deadline_ms is not None or not self.stored.received:
+            return part.fee_limit
+        before = outbox.committed(tx, self.stored.message.id)
+        others = before - part.amount - part.fee_limit
+        left = max(before, self.stored.received) - others - sum(piece.amount for piece in pieces)
+        if left < 0:
+            raise ResourceExhausted(f"only {self.stored.received} msat came in to pay for it")
+        return Msat(min(part.fee_limit, left // len(pieces)))
+
     def _store_replacement(self, tx: Tx, part: Part, smaller: Sequence[Part]) -> None:
-        message_id = self.stored.message.id
+        message_id, policy = self.stored.message.id, self.tools.policy
         outbox.bury_part(tx, part.payment_hash)
         outbox.add_parts(tx, message_id, smaller)
-        beyond = outbox.committed(tx, message_id) - spending.reserved(tx, message_id)
-        if beyond > 0:
-            limit = None if self.stored.deadline_ms is None else self.tools.policy.daily_limit
-            spending.reserve_more(tx, message_id, Msat(beyond), daily_limit=limit)
+        ours = beyond(outbox.committed(tx, message_id), self.stored.received)
+        more = Msat(ours - spending.reserved(tx, message_id))
+        if more > 0:
+            limit = None if self.stored.deadline_ms is None else policy.daily_limit
+            spending.reserve_more(tx, message_id, more, daily_limit=limit)
+            answers.charge(tx, message_id, ours, daily_limit=policy.answers_limit)
 
     # --- Paying -------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from impervious.errors import DeliveryFailed, PaymentFailure
 from impervious.model import STATUS, EventKind, KeysendSupport, MessageState, NewEvent, NodePubkey, ServiceType
-from impervious.store import Tx, outbox, spending
+from impervious.outbound.accept import beyond
+from impervious.store import Tx, answers, outbox, spending
 from impervious.store.outbox import Stored
 from impervious.units import Msat, sat_charged
 
@@ -106,7 +107,9 @@ def conclude(tx: Tx, stored: Stored, local: NodePubkey | None, failure: Failure 
         failure=failure,
     ).to_json()
     outbox.finish(tx, message.id, state, outcome)
-    spending.settle(tx, message.id, Msat(totals.amount + totals.fee))
+    spent = beyond(Msat(totals.amount + totals.fee), stored.received)
+    spending.settle(tx, message.id, spent)
+    answers.settle(tx, message.id, spent)
     if failure:
         outbox.add_void(tx, message.recipient, stored.order)
     tx.emit(

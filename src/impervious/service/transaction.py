@@ -5,7 +5,7 @@ from typing import Final
 from uuid import uuid4
 
 from impervious.config import LimitsConfig
-from impervious.errors import CallerError, FailedPrecondition, InvalidArgument, NodeUnavailable
+from impervious.errors import InvalidArgument, NodeUnavailable
 from impervious.model import (
     Event,
     EventKind,
@@ -21,7 +21,7 @@ from impervious.service.facts import VerifiedMessage
 from impervious.service.tables import checked
 from impervious.store import Row, Tx, answers, inbox, outbox, peers, spending
 from impervious.store.transaction import SqlValue
-from impervious.units import Msat, msat
+from impervious.units import Msat
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,11 @@ class ServiceTx:
         if known is None:
             raise NodeUnavailable("the Lightning node has only just said who it is: call again")
         return known
+
+    @property
+    def part_bytes(self) -> int:
+        """How much of a payload one part carries, in bytes: a longer one costs more than the least."""
+        return self._policy.part_bytes
 
     # --- Its own tables -----------------------------------------------------------------------------------------------
 
@@ -140,7 +145,8 @@ class ServiceTx:
     def answer(self, message: VerifiedMessage, payload: bytes) -> MessageId | None:
         """Answer a message by ourselves, within the limits for that (`limits.auto_…`), at the lowest price.
 
-        Answers cost us; so nobody gets one for less than it costs, too many, or for an answer.
+        A message gets an answer only if it brought what that may cost, and so the answer counts against no budget. Only
+        where a long route makes the answer dearer does the rest count, also against `limits.auto_answers_sat_per_day`.
 
         Returns:
           The answer's id; None: a limit forbids it, which is logged and counted.
@@ -156,20 +162,12 @@ class ServiceTx:
             refusal = f"it came with {message.amount} msat, and an answer may cost {cost}"
         elif answers.answered_in_hour(self._tx, message.sender) >= self._limits.auto_answers_per_hour:
             refusal = "its sender had limits.auto_answers_per_hour already"
-        elif answers.answered_in_day(self._tx) + cost > msat(self._limits.auto_answers_sat_per_day):
-            refusal = "limits.auto_answers_sat_per_day is reached"
         else:
             answer = self._message(message.sender, payload, Msat(0), message.id)
-            try:
-                with self._tx.attempt():
-                    accept(self._tx, answer, self._policy, fee_limit=self._limits.auto_answer_fee_msat)
-                    answers.note_answer(self._tx, message.sender, cost)
-            except (InvalidArgument, FailedPrecondition):
-                raise
-            except CallerError as error:  # the budget
-                refusal = str(error)
-            else:
-                return answer.id
+            fee_limit = self._limits.auto_answer_fee_msat
+            accept(self._tx, answer, self._policy, fee_limit=fee_limit, received=message.amount)
+            answers.note_answer(self._tx, answer.id, message.sender)
+            return answer.id
         logger.info("%s: message %s is not answered: %s", self._service_type, message.id, refusal)
         self.count("refused_answers")
         return None
@@ -195,7 +193,9 @@ class ServiceTx:
             raise InvalidArgument(
                 f"the answer carries {least} msat, and only {message.amount} came: owe no more than was paid"
             )
-        return self.settle(message.sender, payload, amount=amount, reply_to=message.id, fee_limit=left)
+        return self.settle(
+            message.sender, payload, amount=amount, reply_to=message.id, fee_limit=left, received=message.amount
+        )
 
     def settle(
         self,
@@ -205,8 +205,11 @@ class ServiceTx:
         amount: Msat = Msat(0),
         reply_to: MessageId | None = None,
         fee_limit: Msat,
+        received: Msat | None = None,
     ) -> MessageId:
         """Send what is owed for money that came earlier: no budget stops it, and it is tried until it arrives.
+
+        What came pays for it, so it is no spending: only what it may cost beyond `received` counts.
 
         Args:
           recipient: the far node.
@@ -214,6 +217,11 @@ class ServiceTx:
           amount: what it gets paid, such as a refund, in msat; 0: the minimum for the size.
           reply_to: id of the message this answers.
           fee_limit: highest routing fees of all parts together. With `amount` it must not be more than was received.
+          received: what came in for it, in msat; it never costs more, however small the parts of a long route. None:
+            `amount` and `fee_limit` together. 0: nothing did, and all of it counts.
+
+        Returns:
+          Its id.
 
         Raises:
           InvalidArgument: it can never be sent.
@@ -221,7 +229,14 @@ class ServiceTx:
         """
         message = self._message(recipient, payload, amount, reply_to)
         per_part = Msat(fee_limit // parts_of(len(payload), self._policy))
-        accept(self._tx, message, self._policy, obligation=True, fee_limit=min(per_part, self._policy.part_fee_limit))
+        accept(
+            self._tx,
+            message,
+            self._policy,
+            obligation=True,
+            fee_limit=min(per_part, self._policy.part_fee_limit),
+            received=Msat(message.amount + fee_limit) if received is None else received,
+        )
         return message.id
 
     def _cost_of_answer(self, size: int) -> Msat:

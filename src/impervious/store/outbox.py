@@ -37,6 +37,8 @@ class Stored:
     accepted_at_ms: int
     deadline_ms: int | None
     """When delivery is given up; None: never."""
+    received: Msat = Msat(0)
+    """What came in for it: only what it costs beyond that counts as spending. 0: it is a message of our own."""
     header: bytes | None
     signature: bytes | None = field(repr=False)
 
@@ -75,11 +77,22 @@ def add(
     record_type: RecordType,
     order: int,
     deadline_ms: int | None,
+    received: Msat = Msat(0),
 ) -> None:
-    """Store the intent to send a message, with everything its payments need."""
+    """Store the intent to send a message, with everything its payments need.
+
+    Args:
+      tx: the transaction.
+      message: what is sent.
+      parts: its payments, preimages included.
+      record_type: the record that carries it.
+      order: its number for the recipient, from `next_order`.
+      deadline_ms: when delivery is given up, in milliseconds since 1970; None: never.
+      received: what came in for it, in msat.
+    """
     tx.run(
         "INSERT INTO outbound (id, recipient, service_type, record_type, payload, amount_msat, reply_to, ord, state,"
-        " accepted_at_ms, deadline_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " accepted_at_ms, deadline_ms, received_msat) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         message.id.bytes,
         message.recipient.raw,
         message.service_type,
@@ -91,6 +104,7 @@ def add(
         MessageState.ACCEPTED.value,
         tx.now_ms,
         deadline_ms,
+        received,
     )
     add_parts(tx, message.id, parts)
     tx.wake("outbound")
@@ -130,7 +144,7 @@ def tickets(tx: Tx, *, after: int, limit: int) -> list[Ticket]:
 
 _STORED: Final = (
     "number, id, recipient, service_type, record_type, payload, amount_msat, reply_to, ord, state, accepted_at_ms,"
-    " deadline_ms, header, signature"
+    " deadline_ms, header, signature, received_msat"
 )
 
 
@@ -253,6 +267,7 @@ def _stored(row: Row) -> Stored:
         deadline_ms,
         header,
         signature,
+        received,
     ) = row
     return Stored(
         number=number,
@@ -271,6 +286,7 @@ def _stored(row: Row) -> Stored:
         deadline_ms=deadline_ms,
         header=header,
         signature=signature,
+        received=Msat(received),
     )
 
 

@@ -189,7 +189,18 @@ CREATE INDEX auto_answer_to ON auto_answer (recipient, at_ms);
 CREATE INDEX auto_answer_at ON auto_answer (at_ms);
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION)
+_COVERED: Final = """
+-- What came in for a message that is an answer or a debt: only what it costs beyond that is spending.
+ALTER TABLE outbound ADD COLUMN received_msat INTEGER NOT NULL DEFAULT 0;
+
+-- An automatic answer counts with what it costs beyond what its request brought: so far no answer cost more.
+ALTER TABLE auto_answer ADD COLUMN id BLOB;
+CREATE INDEX auto_answer_id ON auto_answer (id) WHERE id IS NOT NULL;
+UPDATE auto_answer SET msat = 0;
+CREATE INDEX auto_answer_cost ON auto_answer (at_ms, msat) WHERE msat > 0;
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED)
 
 
 def version_of(connection: dbapi2.Connection) -> int:

@@ -1,7 +1,8 @@
 """The budget: what was spent, or may still be, in any 24 hours.
 
 An entry is made, at its highest possible cost, in the transaction that decides to spend; it shrinks to what was really
-spent when that is known.
+spent when that is known. What only gives back money that came in, or answers for it, is no spending: whoever makes the
+entry takes off what was received.
 """
 
 from typing import Final
@@ -27,7 +28,7 @@ def reserve(tx: Tx, identifier: MessageId, service_type: ServiceType, amount: Ms
       tx: the transaction.
       identifier: of the message or payment.
       service_type: whose it is.
-      amount: fees included.
+      amount: in msat, fees included, less what came in for it.
       daily_limit: None: an obligation, which no budget stops.
 
     Raises:
@@ -58,7 +59,7 @@ def settle(tx: Tx, identifier: MessageId, amount: Msat) -> None:
 
 
 def _check(tx: Tx, amount: Msat, daily_limit: Sat | None) -> None:
-    if daily_limit is None:
+    if daily_limit is None or amount <= 0:  # what others paid for costs this node nothing
         return
     before = spent(tx)
     if before + amount > msat(daily_limit):

@@ -121,8 +121,16 @@ class Out:
         return identifier
 
     def answer(
-        self, recipient: NodePubkey, payload: Payload, *, reply_to: UUID | None, amount: Msat, owed: bool
+        self,
+        recipient: NodePubkey,
+        payload: Payload,
+        *,
+        reply_to: UUID | None,
+        amount: Msat,
+        owed: bool,
+        price: Msat = Msat(0),
     ) -> None:
+        assert owed or not price, "a courtesy is paid for by its question"
         letter = Letter(
             id=uuid4(),
             to=recipient,

@@ -19,6 +19,7 @@ from impervious.services.vpn.payloads import (
     Refresh,
     RefreshRequest,
     Refused,
+    fitting,
     read,
     write,
 )
@@ -81,6 +82,29 @@ def test_what_cannot_be_read(data: bytes, reason: str) -> None:
 def test_a_malformed_request_can_be_answered() -> None:
     with pytest.raises(MalformedRequest, match="hours is not of its type"):
         read(b'{"recordId":"QUOTE_REQUEST","hours":"1"}')
+
+
+@pytest.mark.parametrize("nonce", ["", "n" * 65, "\u00e9", "\U0001f600" * 2048])
+@pytest.mark.parametrize("record", ["CONTRACT_REQUEST", "REFRESH_REQUEST"])
+def test_a_nonce_has_a_length(record: str, nonce: str) -> None:
+    with pytest.raises(MalformedRequest, match=r"nonce is not 1 to 64 ASCII characters|not one line"):
+        read(json.dumps({"recordId": record, "nonce": nonce, "public_key": "k"}).encode())
+
+
+@given(st.text(), st.integers(200, 1100))
+def test_a_reason_is_cut_to_what_a_part_holds(reason: str, room: int) -> None:
+    for payload in (Refused(reason=reason * 50, nonce='"' * 64), Expired(reason=reason, nonce="n" * 64)):
+        cut = fitting(payload, room)
+        assert len(write(cut)) <= room
+        assert isinstance(cut, Refused | Expired)
+        assert payload.reason.startswith(cut.reason)
+        if cut != payload:
+            assert len(write(cut)) > room - 24, "no more than needed"
+
+
+def test_what_has_no_reason_stays_as_it_is() -> None:
+    assert fitting(Refresh(nonce="n" * 64, expires_at=3), 20) == Refresh(nonce="n" * 64, expires_at=3)
+    assert fitting(Refused(reason="no"), 200) == Refused(reason="no")
 
 
 json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3)

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
@@ -20,10 +21,12 @@ from impervious.errors import (
     ConfigError,
     FailedPrecondition,
     NotFound,
+    ResourceExhausted,
     WireGuardNoInterface,
     WireGuardStuck,
 )
-from impervious.service import ServiceTx
+from impervious.model import NodePubkey
+from impervious.service import ServiceTx, VerifiedMessage
 from impervious.services.vpn.contract import Phase, Sold
 from impervious.services.vpn.payloads import ContractRequest, Expired, Refused, write
 from impervious.services.vpn.purchase import ANSWER_MS, Bought, Stage
@@ -512,3 +515,102 @@ async def test_a_full_house_is_set_up_again_at_once(
             await settle(1)
             assert len(here.wireguard.snapshot()) == 250
             assert [(what, len(keys)) for what, keys in here.wireguard.changes] == [("add", 250)]
+
+
+def stranger(number: int) -> NodePubkey:
+    return NodePubkey(b"\x02" + number.to_bytes(32, "big"))
+
+
+async def hears(node: Node, sender: NodePubkey, data: bytes, amount: int) -> None:
+    """Have a node deal with a message of anybody's, as if it had just come."""
+    message = VerifiedMessage(
+        seq=0, id=uuid4(), sender=sender, reply_to=None, data=data, amount=Msat(amount), sent_at_ms=0
+    )
+    effect = await vpn(node).handle(message)
+    assert effect is not None
+    await vpn(node).context.transaction(effect)
+
+
+async def owed(node: Node) -> tuple[int, int, int]:
+    """Count what a node owes, and sum what it gives back, and what sending that may cost."""
+    row = await vpn(node).context.read(
+        lambda tx: tx.one(
+            "SELECT count(*), sum(part.amount_msat), sum(part.fee_limit_msat) FROM part"
+            " JOIN outbound ON outbound.id = message_id WHERE deadline_ms IS NULL"
+        )
+    )
+    assert row is not None
+    return row
+
+
+async def test_strangers_whose_money_goes_back_leave_the_budget_alone(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, server_pub_key=None) as here, here.seller() as carol:
+        request = write(ContractRequest(nonce="none", public_key=private_key(9).public.text))
+        for number in range(1, 101):
+            await hears(carol, stranger(number), request, 100_000_000)
+        assert await owed(carol) == (100, 100 * 99_997_000, 100 * 3_000)
+        spend = vpn(carol).context.transaction
+        limit = Config().lightning.daily_limit_sat * 1000
+        assert await spend(lambda tx: tx.reserve(Msat(limit))), "all of it is there for the node's own calls"
+
+
+async def test_a_refund_that_arrived_was_no_spending_either(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, server_pub_key=None) as here, here.seller() as carol:
+        async with here.buyer() as alice:
+            request = write(ContractRequest(nonce="none", public_key=private_key(9).public.text))
+            await vpn(alice).context.send(await key(carol), request, amount=Msat(50_000_000))
+            await settle()
+            assert await vpn(carol).context.read(lambda tx: tx.one(DELIVERED, "delivered")) == (1,)
+            assert (await told(carol, "REFUSED"))[0]["refunded_msat"] == 49_997_000
+        limit = Config().lightning.daily_limit_sat * 1000
+        assert await vpn(carol).context.transaction(lambda tx: tx.reserve(Msat(limit)))
+
+
+async def test_what_is_sold_pays_for_its_own_answers(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch) as here:
+        here.base = replace(Config(), lightning=replace(Config().lightning, daily_limit_sat=Sat(0)))
+        async with here.seller() as carol, here.buyer() as alice:
+            quote, event = await bought(alice, await key(carol))
+            assert detail(event)["recordId"] == "CONTRACT"
+            request = await vpn(alice).refresh(await key(carol), quote["nonce"], Sat(100))
+            assert detail(await answer(alice, request))["recordId"] == "REFRESH"
+            assert await vpn(carol).cancel(quote["nonce"]) > 100_000
+            await settle()
+            assert len(await told(alice, "EXPIRED")) == 1
+            with pytest.raises(ResourceExhausted):
+                await vpn(carol).context.transaction(lambda tx: tx.reserve(Msat(1)))
+
+
+WIDE = "\U0001f600" * 2048
+NONSENSE = [
+    {"recordId": "CONTRACT_REQUEST", "nonce": WIDE, "public_key": "k"},
+    {"recordId": "CONTRACT_REQUEST", "nonce": "n", "public_key": WIDE},
+    {"recordId": "CONTRACT_REQUEST", "nonce": "n" * 65, "public_key": "k"},
+    {"recordId": "CONTRACT_REQUEST", "nonce": "", "public_key": "k"},
+    {"recordId": "CONTRACT_REQUEST", "nonce": '"' * 64, "public_key": "k"},
+    {"recordId": "CONTRACT_REQUEST", "nonce": "n", "public_key": "k", "psk_wanted": WIDE},
+    {"recordId": "REFRESH_REQUEST", "nonce": WIDE},
+    {"recordId": "REFRESH_REQUEST", "nonce": "n", WIDE: WIDE},
+    {"recordId": "QUOTE_REQUEST", "hours": 2**53},
+    {"recordId": "QUOTE_REQUEST", "hours": WIDE},
+]
+
+
+@pytest.mark.parametrize("selling", [True, False])
+async def test_whatever_a_request_says_its_refusal_is_one_part_and_its_money_goes_back(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, selling: bool
+) -> None:
+    settings: dict[str, object] = {} if selling else {"server_pub_key": None}
+    async with house(tmp_path, wall, monkeypatch, **settings) as here:
+        here.base = replace(Config(), message=replace(Config().message, part_bytes=200))
+        async with here.seller() as carol:
+            for number, request in enumerate(NONSENSE, 1):
+                await hears(carol, stranger(number), json.dumps(request).encode(), 50_000)
+            assert await owed(carol) == (len(NONSENSE), 47_000 * len(NONSENSE), 3_000 * len(NONSENSE))
+            assert [each["refunded_msat"] for each in await told(carol, "REFUSED")] == [47_000] * len(NONSENSE)

@@ -10,14 +10,23 @@ from typing import Final, assert_never
 from impervious.errors import Malformed
 from impervious.model import MessageId
 from impervious.services.vpn.contract import SECOND_MS, Term, next_second
-from impervious.services.vpn.payloads import Answer, Contract, Expired, Quote, Refresh, Refused, read
+from impervious.services.vpn.payloads import (
+    MAX_NONCE,
+    Answer,
+    Contract,
+    Expired,
+    Quote,
+    Refresh,
+    Refused,
+    is_nonce,
+    read,
+)
 from impervious.services.vpn.ports import BuyerBooks, Incoming, Outgoing
 from impervious.services.vpn.purchase import PAID, Asked, Bought, Question, Seen, Stage, about_contract, about_request
+from impervious.services.vpn.sale import one_line
 from impervious.units import Msat, Sat, msat
 from impervious.wireguard import ClientConfig, PrivateKey
 
-MAX_NONCE: Final = 64
-"""Characters, so that a request with money stays one part."""
 _NOBODY: Final = PrivateKey(bytes(32))
 """Stands for a key that is made once a quote is accepted."""
 
@@ -111,8 +120,9 @@ class Answers:
             if expires_ms <= begun_ms:
                 raise Malformed("it had run out before it was paid")
         except Malformed as error:
-            self.books.keep_bought(contract.moved(Stage.REFUSED, str(error)))
-            self.out.tell(about_request("REFUSED", asked, str(error)))
+            reason = one_line(str(error))
+            self.books.keep_bought(contract.moved(Stage.REFUSED, reason))
+            self.out.tell(about_request("REFUSED", asked, reason))
             return
         term = Term(expires_ms=expires_ms, span_ms=expires_ms - begun_ms)
         contract = replace(contract.moved(Stage.ACTIVE), term=term, config=config)
@@ -132,7 +142,7 @@ class Answers:
         if contract is None or asked.question is Question.QUOTE:
             return
         if asked.question is Question.CONTRACT:
-            contract = contract.moved(Stage.REFUSED, reason)
+            contract = contract.moved(Stage.REFUSED, one_line(reason))
         else:
             contract = _answered(contract, asked, back=back)
             if asked.amount == contract.price:  # what renewing itself pays would be refused again, for a fee each time
@@ -146,7 +156,7 @@ class Answers:
         asked = self.books.asked(contract.request)
         if asked is not None and asked.open:  # the answer before this was lost
             self.books.keep_asked(replace(asked, open=False))
-        ended = contract.moved(Stage.OVER, payload.reason or "the seller ended it")
+        ended = contract.moved(Stage.OVER, one_line(payload.reason) or "the seller ended it")
         self.books.keep_bought(replace(ended, returned=Msat(ended.returned + message.amount)))
         return True
 
@@ -179,7 +189,7 @@ def _check(quote: Quote) -> None:
     Raises:
       Malformed: it could not.
     """
-    if not (quote.nonce.isascii() and 1 <= len(quote.nonce) <= MAX_NONCE):
+    if not is_nonce(quote.nonce):
         raise Malformed(f"its nonce is not 1 to {MAX_NONCE} ASCII characters")
     if quote.price < 1 or quote.hours < 1:
         raise Malformed("its price and hours must be at least 1")

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from impervious.model import MessageId, NodePubkey
 from impervious.service import ServiceTx, VerifiedMessage
-from impervious.services.vpn.payloads import Payload, QuoteRequest, write
+from impervious.services.vpn.payloads import Payload, QuoteRequest, fitting, write
 from impervious.services.vpn.told import Told
 from impervious.units import Msat
 
@@ -33,12 +33,20 @@ class TxOutgoing:
         return self.tx.send(recipient, data, amount=amount)
 
     def answer(
-        self, recipient: NodePubkey, payload: Payload, *, reply_to: MessageId | None, amount: Msat, owed: bool
+        self,
+        recipient: NodePubkey,
+        payload: Payload,
+        *,
+        reply_to: MessageId | None,
+        amount: Msat,
+        owed: bool,
+        price: Msat = Msat(0),
     ) -> None:
         """See `Outgoing.answer`."""
-        data = write(payload)
+        data = write(fitting(payload, self.tx.part_bytes))
         if owed:
-            self.tx.settle(recipient, data, amount=amount, reply_to=reply_to, fee_limit=self.fee)
+            received = Msat(amount + self.fee) if amount else price
+            self.tx.settle(recipient, data, amount=amount, reply_to=reply_to, fee_limit=self.fee, received=received)
         elif self.message is not None and reply_to == self.message.id:
             self.tx.answer(self.message, data)
 

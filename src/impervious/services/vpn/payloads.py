@@ -6,13 +6,15 @@ sent. Times are whole seconds since 1970.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Final, TypeAlias
 
 from impervious.errors import Malformed
 
 MAX_TEXT: Final = 2048
 """Characters of one value; lists of networks are the longest."""
+MAX_NONCE: Final = 64
+"""Characters, so that a request with money stays one part, and so does an answer that repeats it."""
 MAX_INTEGER: Final = 2**53
 """JSON's integers are exact up to here everywhere (RFC 8259, section 6)."""
 
@@ -110,6 +112,8 @@ _KINDS: Final[dict[str, type[Payload]]] = {
     "REFUSED": Refused,
     "EXPIRED": Expired,
 }
+_LONGEST_CHARACTER: Final = 12
+"""Bytes that one character takes in JSON's escapes: two of `\\uXXXX`."""
 _RECORDS: Final = {kind: record for record, kind in _KINDS.items()}
 _REQUESTS: Final = frozenset({"QUOTE_REQUEST", "CONTRACT_REQUEST", "REFRESH_REQUEST"})
 
@@ -118,9 +122,27 @@ class MalformedRequest(Malformed):
     """It asks for something of ours, wrongly: the sender can be told. Other malformed payloads are never answered."""
 
 
+def is_nonce(text: str) -> bool:
+    """Whether a text can name a quote."""
+    return text.isascii() and 1 <= len(text) <= MAX_NONCE
+
+
 def write(payload: Payload) -> bytes:
     """Write a payload as it travels."""
     return json.dumps({"recordId": record_of(payload), **asdict(payload)}, separators=(",", ":")).encode()
+
+
+def fitting(payload: Payload, room_bytes: int) -> Payload:
+    """Cut the reason of a refusal short, so that it travels in one part: money that goes back pays for no more.
+
+    Args:
+      payload: any; one without a reason is returned as it is.
+      room_bytes: what a part holds. A refusal without a reason takes less than 200 bytes.
+    """
+    while isinstance(payload, Refused | Expired) and payload.reason and len(write(payload)) > room_bytes:
+        too_much = -(-(len(write(payload)) - room_bytes) // _LONGEST_CHARACTER)
+        payload = replace(payload, reason=payload.reason[:-too_much])
+    return payload
 
 
 def record_of(payload: Payload) -> str:
@@ -162,7 +184,16 @@ def _build(kind: type[Payload], values: dict[str, object]) -> Payload:
     given = {name: value for name, value in values.items() if name in known}
     for name, value in given.items():
         _check(name, value, known[name])
-    return kind(**given)  # type: ignore[arg-type]  # checked above, which no type can say
+    payload = kind(**given)  # type: ignore[arg-type]  # checked above, which no type can say
+    if isinstance(payload, ContractRequest | RefreshRequest):
+        _check_nonce(payload.nonce)
+    return payload
+
+
+def _check_nonce(nonce: str) -> None:
+    """Refuse a name that no seller gave: an answer repeats it."""
+    if not is_nonce(nonce):
+        raise Malformed(f"nonce is not 1 to {MAX_NONCE} ASCII characters")
 
 
 def _check(name: str, value: object, wanted: object) -> None:

@@ -43,9 +43,16 @@ class Outgoing(Protocol):
         ...
 
     def answer(
-        self, recipient: NodePubkey, payload: Payload, *, reply_to: MessageId | None, amount: Msat, owed: bool
+        self,
+        recipient: NodePubkey,
+        payload: Payload,
+        *,
+        reply_to: MessageId | None,
+        amount: Msat,
+        owed: bool,
+        price: Msat = Msat(0),
     ) -> None:
-        """Send an answer.
+        """Send an answer. A reason that is too long for one part is cut short.
 
         Args:
           recipient: who gets it.
@@ -54,6 +61,7 @@ class Outgoing(Protocol):
           amount: what it gives back, in msat; 0: the least that carries it.
           owed: True: it is due for money that we have, and is tried until it arrives; False: a courtesy, which is not
             sent where it is beyond the limits. Neither raises.
+          price: what was paid for it, in msat, where it gives nothing back.
         """
         ...
 

@@ -171,7 +171,7 @@ class Seller(Sale):
         self.books.book(money.sale(message.id, nonce, message.amount))
         expires_at = contract.term.expires_ms // SECOND_MS
         answer = Refresh(nonce=nonce, expires_at=expires_at)
-        self.out.answer(contract.buyer, answer, reply_to=message.id, amount=Msat(0), owed=True)
+        self.out.answer(contract.buyer, answer, reply_to=message.id, amount=Msat(0), owed=True, price=contract.price)
         self.tell("REFRESH", contract.buyer, nonce, about=message.id, expires_at=expires_at)
 
     def _refuse(self, message: Incoming, nonce: str, reason: str) -> None:

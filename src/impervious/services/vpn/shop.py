@@ -16,7 +16,8 @@ NOT_SELLING: Final = "this node sells no tunnels"
 
 
 REFUSAL_BYTES: Final = 2600
-"""The longest refusal: each character of its reason can take 12 bytes in JSON's escapes."""
+"""Room for a refusal with everything that it may say: what does not pay for so much is not sent back, although refusals
+are cut to one part."""
 
 
 def fee_of(config: Config) -> Msat:

@@ -60,7 +60,9 @@ class Upkeep(Sale):
         contract = contract.standing(self.now_ms)
         self.books.keep_sold(contract)
         answer = contract_answer(contract, shop.terms)
-        self.out.answer(contract.buyer, answer, reply_to=contract.request, amount=Msat(0), owed=True)
+        self.out.answer(
+            contract.buyer, answer, reply_to=contract.request, amount=Msat(0), owed=True, price=contract.price
+        )
         self.tell(
             "CONTRACT",
             contract.buyer,
