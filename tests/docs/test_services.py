@@ -17,7 +17,10 @@ import examples.key_value
 import pytest
 import trio
 import yaml
+from tests.conftest import Wall
 from tests.daemons import PATIENCE_S, town
+from tests.walks import stage
+from trio.testing import MockClock
 
 from impervious.sim import SimNetwork
 
@@ -70,6 +73,7 @@ def test_there_is_no_block_that_is_not_tested() -> None:
         *blocks("python"),
         *blocks("python", "a program"),
         *blocks("python", "a test"),
+        *blocks("python", "something that runs"),
         *blocks("toml"),
         *blocks("yaml"),
         *blocks("sh"),
@@ -91,6 +95,18 @@ async def test_the_test_passes(tmp_path: Path, module: ModuleType) -> None:
     test: Callable[[Path], Any] = names["test_a_value_is_kept"]
     with trio.fail_after(PATIENCE_S):
         await test(tmp_path)
+
+
+async def test_what_runs_is_used_by_a_command(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = blocks("python", "something that runs")
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(PAGE), "exec"), names)
+    monkeypatch.chdir(tmp_path)
+    async with stage(tmp_path, wall) as where, where.node("alice", names["JournalService"]) as alice:
+        assert await alice.service(names["JournalService"]).note("hello") == 6
+    assert (tmp_path / "journal.txt").read_text() == "hello\n"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ The clock may jump only while nothing waits at a socket: loopback delivers at on
 relayed before `wait_all_tasks_blocked` returns.
 """
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -232,7 +233,7 @@ async def test_a_relay_that_is_told_at_loopback_listens_there_only(
     async with lone(tmp_path, wall, here(server_ip=server_ip)) as (_, alice):
         opened = await sockets(alice).start()
         assert opened.ip == server_ip
-        [session] = sockets(alice)._relay.sessions()
+        [session] = sockets(alice).running.sessions()
         assert session.options.bind == bind
 
 
@@ -348,3 +349,39 @@ async def test_a_full_disk_costs_an_event_and_not_the_relay(
             await trio.testing.wait_all_tasks_blocked()
             assert other.received() == [b"hello"]
         assert "default: an event is lost, the relay goes on: the disk is full" in caplog.text
+
+
+# --- When the service breaks ------------------------------------------------------------------------------------------
+
+
+async def test_a_restart_of_the_service_gives_its_ports_back(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gc.disable()  # or it might come to the sockets in time
+    try:
+        async with lone(tmp_path, wall, here(pairs=2)) as (_, alice):
+            for times in range(1, 4):
+                opened = [await sockets(alice).start(name) for name in ("default", "other")]
+                with monkeypatch.context() as patch, Endpoint(opened[0].ports[0]) as endpoint:
+                    patch.setattr("impervious.relay.sockets.Door.receive", broken)
+                    endpoint.send(b"")
+                    await trio.testing.wait_all_tasks_blocked()
+                for call in (sockets(alice).start, sockets(alice).stop):
+                    with pytest.raises(NodeUnavailable, match="the socket service is restarting: call again"):
+                        await call("default")
+                assert sockets(alice).sessions() == ()
+                for look in (sockets(alice).statistics, sockets(alice).free_pairs):
+                    with pytest.raises(NodeUnavailable, match="the socket service is restarting: call again"):
+                        look()
+                await trio.sleep(60)
+                assert (sockets(alice).sessions(), len(sockets(alice).free_pairs())) == ((), 2), times
+                again = [await sockets(alice).start(name) for name in ("default", "other")]
+                assert [each.ports for each in again] == [each.ports for each in opened]
+                for name in ("default", "other"):
+                    await sockets(alice).stop(name)
+    finally:
+        gc.enable()
+
+
+def broken(*_args: object) -> object:
+    raise ZeroDivisionError("nobody foresaw this")

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from impervious.background import Tasks, open_tasks
 from impervious.errors import AlreadyExists, NotFound
 
 from .carrier import Carrier
@@ -30,12 +31,12 @@ class Relay:
     def __init__(
         self,
         carrier: Carrier,
-        nursery: trio.Nursery,
+        tasks: Tasks,
         news: trio.MemorySendChannel[Fact],
         facts: trio.MemoryReceiveChannel[Fact],
     ) -> None:
         self._carrier = carrier
-        self._nursery = nursery
+        self._tasks = tasks
         self._sessions: dict[str, Session] = {}
         self._ports: set[int] = set()
         self._news = news
@@ -52,12 +53,17 @@ class Relay:
           AlreadyExists: a session has that name.
           FailedPrecondition: a port cannot be opened; says which and why. Nothing is left open.
           ResourceExhausted: no more files may be open.
+          trio.ClosedResourceError: this relay has ended.
         """
         self.check_free(name)
         session = Session(name, options, self._carrier, self._ports)
+        try:
+            self._tasks.start_soon(self._serve, session)
+        except BaseException:
+            session.close()  # now, and not when the garbage collector comes to it
+            raise
         self._sessions[name] = session
         self._ports.update(session.ports)
-        self._nursery.start_soon(self._serve, session)
         return session
 
     def check_free(self, name: str) -> None:
@@ -123,7 +129,6 @@ async def open_relay() -> AsyncIterator[Relay]:
     """
     news, facts = trio.open_memory_channel[Fact](FACTS_SIZE)
     with closing(Carrier()) as carrier, news, facts:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(carrier.run)
-            yield Relay(carrier, nursery, news, facts)
-            nursery.cancel_scope.cancel()
+        async with open_tasks() as tasks:
+            tasks.start_soon(carrier.run)
+            yield Relay(carrier, tasks, news, facts)

@@ -11,6 +11,7 @@ from impervious.service.command import command
 from impervious.service.context import ServiceContext
 from impervious.service.contract import Effect, Service
 from impervious.service.facts import Fact, Outcome, VerifiedMessage
+from impervious.service.running import RunningService
 from impervious.service.transaction import ServiceTx
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Fact",
     "Outcome",
     "Peer",
+    "RunningService",
     "Service",
     "ServiceContext",
     "ServiceTx",

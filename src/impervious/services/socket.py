@@ -8,8 +8,9 @@ import logging
 import math
 import re
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
-from typing import Final, NoReturn
+from typing import Final
 from uuid import UUID, uuid4
 
 import trio
@@ -30,7 +31,7 @@ from impervious.relay import (
     Token,
     open_relay,
 )
-from impervious.service import Service, ServiceContext, ServiceTx
+from impervious.service import RunningService, ServiceContext, ServiceTx
 from impervious.wire.payloads import SocketOffer, compact, port_text
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class OpenSocket:
     """What the endpoint of each port must know; None: nothing (`socket.require_token` is off)."""
 
 
-class SocketService(Service):
+class SocketService(RunningService[Relay]):
     """Opens, announces and closes sessions of the relay."""
 
     service_type = ServiceType("socket")
@@ -64,28 +65,15 @@ class SocketService(Service):
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         self._settings = context.settings.socket
-        self._open_relay: Relay | None = None
-        self._running = trio.Event()
 
-    async def run(self) -> NoReturn:
-        """Relay. A call that comes before waits for it.
+    def open_running(self) -> AbstractAsyncContextManager[Relay]:
+        """Relay. All sessions end with it, without events: a subscriber knows that the relay has stopped."""
+        return open_relay()
 
-        Cancellation: closes all sessions, without events: a subscriber knows that the daemon has stopped.
-        """
-        async with open_relay() as self._open_relay:
-            self._running.set()
-            async for fact in self._open_relay.facts:
-                await self._tell(fact)
-        raise AssertionError("relayed for ever")  # pragma: no cover
-
-    async def ready(self) -> None:
-        """Wait until the relay runs, which it does as soon as the node does.
-
-        Raises:
-          Unsupported: the service is switched off.
-        """
-        self.context.config.require_active()
-        await self._running.wait()
+    async def serve(self, running: Relay) -> None:
+        """Tell what happens."""
+        async for fact in running.facts:
+            await self._tell(fact)
 
     async def start(self, session: str = DEFAULT_SESSION) -> OpenSocket:
         """Open a session: two UDP ports, and whatever comes in at one goes to the endpoint of the other.
@@ -98,11 +86,13 @@ class SocketService(Service):
           AlreadyExists: it is open.
           FailedPrecondition: the relay is off, or a port is taken by another program; nothing was opened.
           ResourceExhausted: all pairs of `socket.ports` are in use.
+          NodeUnavailable: the relay is starting again after an error.
         """
-        await self.ready()
+        await trio.lowlevel.checkpoint()
+        relay = self.running
         name, ip = _checked(session), self._ip()
-        self._relay.check_free(name)
-        opened = self._relay.open(name, self._options(self._choose_ports(name), ip))
+        relay.check_free(name)
+        opened = relay.open(name, self._options(self._choose_ports(name), ip))
         return OpenSocket(session=name, id=opened.id, ip=ip, ports=opened.ports, tokens=opened.tokens)
 
     async def stop(self, session: str = DEFAULT_SESSION) -> SessionStatistics:
@@ -111,11 +101,11 @@ class SocketService(Service):
         Raises:
           InvalidArgument: that is no name.
           NotFound: no session of that name is open.
+          NodeUnavailable: the relay is starting again after an error.
 
         Cancellation: stops waiting, not closing.
         """
-        await self.ready()
-        return await self._relay.stop(_checked(session))
+        return await self.running.stop(_checked(session))
 
     async def send(
         self,
@@ -142,18 +132,18 @@ class SocketService(Service):
           FailedPrecondition: several peers do, or the relay is off.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
-          NodeUnavailable: the Lightning node cannot serve now; says why.
+          NodeUnavailable: the Lightning node cannot serve now, or the relay is starting again; says which.
           DeliveryFailed: with `wait`, it was not delivered.
 
         Cancellation: stops waiting, not sending.
         """
-        await self.ready()
+        self.context.config.require_active()
         name = _checked(session)
 
         def offer(tx: ServiceTx, far: NodePubkey) -> MessageId:
             told = SocketOffer(
                 ip=self._ip(),
-                ports=self._relay.session(name).ports,
+                ports=self.running.session(name).ports,
                 session="" if name == DEFAULT_SESSION else name,
             )
             return tx.send(far, told.encode())
@@ -165,17 +155,18 @@ class SocketService(Service):
         return message_id
 
     def statistics(self, session: str = DEFAULT_SESSION) -> SessionStatistics:
-        """Count what an open session has done. Only once `ready`.
+        """Count what an open session has done.
 
         Raises:
           InvalidArgument: that is no name.
           NotFound: no session of that name is open.
+          NodeUnavailable: the relay is starting again after an error.
         """
-        return self._relay.session(_checked(session)).statistics()
+        return self.running.session(_checked(session)).statistics()
 
     def sessions(self) -> tuple[SessionStatistics, ...]:
-        """Count what every open session has done, oldest first."""
-        return self._open_relay.statistics() if self._open_relay else ()
+        """Count what every open session has done, oldest first; while the relay does not run there is none."""
+        return self._running.statistics() if self._running is not None else ()
 
     @property
     def ip(self) -> str:
@@ -183,14 +174,13 @@ class SocketService(Service):
         return self._settings.server_ip or ""
 
     def free_pairs(self) -> list[tuple[int, int]]:
-        """List the pairs of `socket.ports` that no session has. Only once `ready`."""
-        taken = {session.options.ports for session in self._relay.sessions()}
-        return [pair for pair in self._settings.ports if pair not in taken]
+        """List the pairs of `socket.ports` that no session has.
 
-    @property
-    def _relay(self) -> Relay:
-        assert self._open_relay is not None, "`ready` was not waited for"
-        return self._open_relay
+        Raises:
+          NodeUnavailable: the relay is starting again after an error.
+        """
+        taken = {session.options.ports for session in self.running.sessions()}
+        return [pair for pair in self._settings.ports if pair not in taken]
 
     def _ip(self) -> str:
         if not self.ip:
@@ -203,7 +193,7 @@ class SocketService(Service):
         """Keep the first pair for the default session while there are others: programs of 2021 may count on it."""
         free = self.free_pairs()
         if not free:
-            names = ", ".join(repr(session.name) for session in self._relay.sessions())
+            names = ", ".join(repr(session.name) for session in self.running.sessions())
             raise ResourceExhausted(
                 f"all {len(self._settings.ports)} pairs of socket.ports are in use, by {names}: "
                 "stop one, or add a pair to socket.ports"

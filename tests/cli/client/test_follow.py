@@ -157,7 +157,7 @@ async def test_what_is_asked_for(autojump_clock: trio.testing.MockClock) -> None
 
 async def test_a_daemon_that_was_never_there(autojump_clock: trio.testing.MockClock) -> None:
     async with daemon() as there:
-        with pytest.RaisesGroup(pytest.RaisesExc(DaemonUnavailable, match="no daemon answers")):
+        with pytest.raises(DaemonUnavailable, match="no daemon answers"):
             async with following(there) as (events, _):
                 await events.receive()
         assert len(there.dialled_at) == 1
@@ -186,14 +186,14 @@ async def test_a_daemon_that_has_no_room_or_is_stopping_is_asked_again(autojump_
 )
 async def test_what_would_be_refused_again_ends_it(autojump_clock: trio.testing.MockClock, script: Serve) -> None:
     async with daemon(showing(1), script) as there:
-        with pytest.RaisesGroup(pytest.RaisesExc(UsageError, match="ask since=3")):
+        with pytest.raises(UsageError, match="ask since=3"):
             async with following(there, Watched(since=0)) as (events, _):
                 await seqs(events, 2)
 
 
 async def test_a_server_that_is_no_daemon(autojump_clock: trio.testing.MockClock) -> None:
     async with daemon(rejecting(404, b"<html>")) as there:
-        with pytest.RaisesGroup(pytest.RaisesExc(UsageError, match="answers with HTTP 404")):
+        with pytest.raises(UsageError, match="answers with HTTP 404"):
             async with following(there) as (events, _):
                 await events.receive()
 

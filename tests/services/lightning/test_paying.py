@@ -18,7 +18,7 @@ from impervious.model import Payment, PaymentHash, Preimage
 from impervious.service import ServiceTx
 from impervious.services.lightning import LightningService, asking
 from impervious.services.lightning.keys import Key
-from impervious.services.lightning.paying import Order, Payer, intend
+from impervious.services.lightning.paying import Order, Payer, intend, open_payer
 from impervious.units import Msat, Sat
 
 
@@ -206,11 +206,8 @@ async def never() -> Payment:
 
 @pytest.fixture
 async def payer(market: Market) -> AsyncIterator[Payer]:
-    payer = Payer(market.buyer.context, random=lambda: 0.5)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(payer.run)
+    async with open_payer(market.buyer.context, random=lambda: 0.5) as payer:
         yield payer
-        nursery.cancel_scope.cancel()
 
 
 def order(error: Exception) -> Order:
@@ -307,3 +304,116 @@ async def test_who_waits_when_the_daemon_stops_is_told(tmp_path: Path, wall: Wal
             nursery.start_soon(pay, alice.service(LightningService), text)  # noqa: ASYNC111 - told when its node ends
             await trio.sleep(1)
     assert "the daemon is stopping" in told[0]
+
+
+# --- A payment whose task breaks --------------------------------------------------------------------------------------
+
+
+class Breaking:
+    """Makes calls of a node raise what nobody foresaw."""
+
+    def __init__(self, market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._node = market.where.network.node("alice")
+        self._monkeypatch = monkeypatch
+
+    def next_call(self, name: str, *, times: int = 1, done: bool = False) -> None:
+        """Break the next calls of one name; `done`: they do what they are asked for first."""
+        real, left = getattr(self._node, name), times
+
+        async def call(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            if left <= 0:
+                return await real(*args, **kwargs)
+            left -= 1
+            if done:
+                await real(*args, **kwargs)
+            await trio.lowlevel.checkpoint()
+            raise ZeroDivisionError("nobody foresaw this")
+
+        self._monkeypatch.setattr(self._node, name, call)
+
+
+@pytest.fixture
+def breaking(market: Market, monkeypatch: pytest.MonkeyPatch) -> Breaking:
+    return Breaking(market, monkeypatch)
+
+
+async def test_a_payment_that_breaks_poisons_nothing(
+    market: Market, breaking: Breaking, autojump_clock: MockClock
+) -> None:
+    text, payment_hash = await market.ask()
+    breaking.next_call("pay_invoice")
+    with trio.fail_after(600):
+        with pytest.raises(NodeUnavailable, match="restarting after an error"):
+            await market.buyer.pay(text)
+        for _ in range(2):
+            with pytest.raises(NodeUnavailable, match="the lightning service is restarting: call again"):
+                await market.buyer.pay(text)
+            with pytest.raises(NodeUnavailable, match="the lightning service is restarting: call again"):
+                await market.buyer.keysend(market.where.network.node("carol").pubkey, Sat(1))
+        await trio.sleep(5)
+        [event] = await told(market.alice)
+        assert (event["state"], event["paymentHash"], event["retryable"]) == ("failed", payment_hash.hex(), True)
+        assert (await market.buyer.pay(text)).payment_hash == payment_hash
+    assert await market.got(payment_hash) == 5000
+    assert (await spent(market.alice), await left_open(market.alice)) == (5000 + FEE, 0)
+    broken = [detail(each) for each in await everything(market.alice) if b"BROKEN" in each.data]
+    assert broken == [{"recordId": "BROKEN", "error": "ZeroDivisionError"}]
+
+
+async def test_a_payment_that_breaks_under_way_is_found_and_not_made_again(
+    market: Market, breaking: Breaking, autojump_clock: MockClock
+) -> None:
+    text, payment_hash = await market.ask()
+    breaking.next_call("pay_invoice", done=True)
+    with trio.fail_after(600):
+        with pytest.raises(NodeUnavailable, match="restarting after an error"):
+            await market.buyer.pay(text)
+        await trio.sleep(5)
+        assert (await market.buyer.pay(text)).payment_hash == payment_hash
+    [event] = await told(market.alice)
+    assert (event["state"], event["paymentHash"]) == ("paid", payment_hash.hex())
+    assert (await market.got(payment_hash), (await market.paid(payment_hash)).attempts) == (5000, 1)
+    assert (await spent(market.alice), await left_open(market.alice)) == (5000 + FEE, 0)
+
+
+async def test_payments_beside_one_that_breaks_go_on(
+    market: Market, breaking: Breaking, autojump_clock: MockClock
+) -> None:
+    slow, slow_hash = await market.ask(7)
+    market.where.network.lnd("carol").delay_arrivals(60)
+    texts = [(await market.ask())[0] for _ in range(2)]
+
+    async def pay(text: str) -> None:
+        with trio.fail_after(30), pytest.raises(NodeUnavailable, match="restarting after an error"):
+            await market.buyer.pay(text)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pay, slow)
+        await trio.sleep(1)
+        breaking.next_call("pay_invoice")
+        for text in texts:
+            nursery.start_soon(pay, text)
+    with trio.fail_after(600):
+        await trio.sleep(5)
+        assert (await market.buyer.pay(slow)).payment_hash == slow_hash
+        for text in texts:
+            await market.buyer.pay(text)
+    assert (await market.got(slow_hash), (await market.paid(slow_hash)).attempts) == (7000, 1)
+    assert await left_open(market.alice) == 0
+
+
+async def test_a_payment_whose_end_cannot_be_read_keeps_no_other_from_being_made(
+    market: Market, breaking: Breaking, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, payment_hash = await market.ask()
+    market.where.network.lnd("alice").lose_next_answer()
+    breaking.next_call("track", times=3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(market.buyer.pay, text)
+        await trio.sleep(0.5)
+        await market.buyer.pay((await market.ask())[0])
+    assert (await market.buyer.pay(text)).payment_hash == payment_hash
+    assert (await market.paid(payment_hash)).attempts == 1
+    assert caplog.text.count("its end cannot be read") == 3
+    assert (await left_open(market.alice), await told(market.alice)) == (0, [])

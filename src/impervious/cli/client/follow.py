@@ -75,8 +75,9 @@ async def follow(
       random: numbers from 0 to 1, for the back-off.
 
     Raises:
-      ExceptionGroup: with a DaemonUnavailable, if it cannot be reached at first; a UsageError, if it refuses what is
-        asked; a DaemonRefused, if it ends the stream for good. What the block raises comes ungrouped.
+      DaemonUnavailable: it cannot be reached at first.
+      UsageError: it refuses what is asked.
+      DaemonRefused: it ends the stream for good.
     """
     # 0: an event counts as handed over when the reader has it, and no sooner.
     send, receive = trio.open_memory_channel[StreamEvent](0)

@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from functools import partial
 
+import trio
+
 from impervious.pb.socket import (
     GetSocketRequest,
     ListSocketsRequest,
@@ -106,13 +108,13 @@ async def stop_socket(service: SocketService, request: StopSocketRequest, _: Cal
 
 async def get_socket(service: SocketService, request: GetSocketRequest, _: CallContext) -> SocketSession:
     """Show an open session."""
-    await service.ready()
+    await trio.lowlevel.checkpoint()
     return _session(service.statistics(request.session or DEFAULT_SESSION), service.ip)
 
 
 async def list_sockets(service: SocketService, _request: ListSocketsRequest, _: CallContext) -> ListSocketsResponse:
     """Show every open session."""
-    await service.ready()
+    await trio.lowlevel.checkpoint()
     return ListSocketsResponse(
         sessions=[_session(each, service.ip) for each in service.sessions()],
         free=len(service.free_pairs()) if service.ip else 0,

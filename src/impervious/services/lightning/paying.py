@@ -9,14 +9,16 @@ Only then is the payment no longer open.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 from uuid import UUID
 
 import trio
 
+from impervious.background import Tasks, open_tasks
 from impervious.backoff import delays_s
 from impervious.errors import (
     AlreadyPaying,
@@ -50,6 +52,10 @@ CREATE TABLE lightning_open (
 _STOPPED: Final = (
     "the daemon is stopping: what has become of the payment is an event when it runs again; call again then, nothing is"
     " paid twice"
+)
+_BROKEN: Final = (
+    "the lightning service is restarting after an error: what has become of the payment will be an event; call again"
+    " then, nothing is paid twice"
 )
 _NEVER_SENT: Final = (
     "the Lightning node, or this daemon, went away before it was asked to pay: nothing was paid; call again"
@@ -93,36 +99,26 @@ class _Job:
 
 
 class Payer:
-    """Pays, once each.
+    """Pays, once each. Made by `open_payer`.
 
     Args:
       context: of the service whose budget and tables these are.
+      tasks: where each payment has its task.
       random: numbers from 0 to 1, for the back-off.
     """
 
-    def __init__(self, context: ServiceContext, *, random: Callable[[], float]) -> None:
+    def __init__(self, context: ServiceContext, tasks: Tasks, *, random: Callable[[], float]) -> None:
         self._context = context
+        self._tasks = tasks
         self._random = random
         self._jobs: dict[PaymentHash, _Job] = {}
-        self._nursery: trio.Nursery | None = None
-        self._running = trio.Event()
+        self._broken = False
 
-    async def run(self) -> NoReturn:
-        """Pay for as long as this runs; first take up what an earlier run left open.
-
-        Raises:
-          NodeMisconfigured: it is another node than the configuration names.
-          StoreError: the database cannot be used.
-
-        Cancellation: payments go on at the Lightning node; the next start finds out what became of them.
-        """
-        async with trio.open_nursery() as self._nursery:
-            for payment_hash, reservation in await self._context.read(_left_open):
-                nursery, job = self._nursery, self._jobs.setdefault(payment_hash, _Job(abandoned=True))
-                nursery.start_soon(self._resume, payment_hash, reservation, job)
-            self._running.set()
-            await trio.sleep_forever()
-        raise AssertionError("paying never ends by itself")  # pragma: no cover
+    async def take_up(self) -> None:
+        """Go on with what an earlier payer left open."""
+        for payment_hash, reservation in await self._context.read(_left_open):
+            job = self._jobs[payment_hash] = _Job(abandoned=True)
+            self._tasks.start_soon(self._resume, payment_hash, reservation, job)
 
     async def find(self, payment_hash: PaymentHash) -> Payment | None:
         """Say how a payment for this hash ended, waiting for one that is under way.
@@ -135,7 +131,6 @@ class Payer:
 
         Cancellation: stops waiting, not paying.
         """
-        await self._running.wait()
         if job := self._jobs.get(payment_hash):
             return await job.wait()
         try:
@@ -161,17 +156,17 @@ class Payer:
           FailedPrecondition: it has expired; nothing was paid.
           ResourceExhausted: the budget does not allow it; nothing was paid.
           NodeRefused: nothing was paid; says why.
-          NodeUnavailable: nothing was paid, or the daemon is stopping; says which.
+          NodeUnavailable: nothing was paid, or this payer has ended before the payment; says which.
+          trio.ClosedResourceError: this payer has ended before the call.
           StoreError: the intent could not be stored; nothing was paid.
 
         Cancellation: stops waiting, not paying; its end is an event then.
         """
-        await self._running.wait()
         job = self._jobs.get(order.payment_hash)
         if job is None:
-            assert self._nursery is not None, "it runs"
-            job = self._jobs[order.payment_hash] = _Job()
-            self._nursery.start_soon(self._make, order, job)
+            job = _Job()
+            self._tasks.start_soon(self._make, order, job)
+            self._jobs[order.payment_hash] = job
         elif order.key is not None:
             await self.note(order.key, order.payment_hash)
         return await job.wait()
@@ -224,6 +219,14 @@ class Payer:
     def _ending(self, payment_hash: PaymentHash, job: _Job) -> Iterator[None]:
         try:
             yield
+        except trio.Cancelled:
+            if self._broken:
+                job.error = NodeUnavailable(_BROKEN)
+            raise
+        except BaseException:
+            self._broken = True  # this ends all the others, whose callers are told why
+            job.error = NodeUnavailable(_BROKEN)
+            raise
         finally:
             del self._jobs[payment_hash]
             job.done.set()
@@ -239,6 +242,8 @@ class Payer:
                 return None
             except (NodeUnavailable, NodeRefused) as error:
                 logger.warning("payment %s: its end is asked for again: %s", payment_hash.hex(), error)
+            except Exception:  # one payment whose end cannot be read must not keep all others from being made
+                logger.exception("payment %s: its end cannot be read, and is asked for again", payment_hash.hex())
             await trio.sleep(delay_s)
         raise AssertionError("back-off never ends")  # pragma: no cover
 
@@ -276,6 +281,26 @@ class Payer:
 
     def _delays(self) -> Iterator[float]:
         return delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random)
+
+
+@asynccontextmanager
+async def open_payer(context: ServiceContext, *, random: Callable[[], float] = random.random) -> AsyncIterator[Payer]:
+    """Pay for as long as the block runs; what an earlier payer left open is taken up first.
+
+    Args:
+      context: of the service whose budget and tables these are.
+      random: numbers from 0 to 1, for the back-off.
+
+    Raises:
+      NodeMisconfigured: it is another node than the configuration names.
+      StoreError: the database cannot be used.
+
+    Cancellation: payments go on at the Lightning node; the next payer finds out what became of them.
+    """
+    async with open_tasks() as tasks:
+        payer = Payer(context, tasks, random=random)
+        await payer.take_up()
+        yield payer
 
 
 def _left_open(tx: ServiceTx) -> list[tuple[PaymentHash, MessageId]]:

@@ -4,9 +4,9 @@ Whatever is paid here is paid by `Payer`: once, and to its end. What callers ask
 Lightning node is the only truth about invoices and payments, nothing of them is copied here.
 """
 
-import random
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -39,7 +39,7 @@ from impervious.model import (
     SettledInvoice,
 )
 from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS
-from impervious.service import Effect, Fact, Service, ServiceContext
+from impervious.service import Effect, Fact, RunningService, ServiceContext
 from impervious.service.keys import checked_key
 from impervious.services.lightning import arrivals, asking, ends, keys, paying
 from impervious.services.lightning.keys import DAY_MS, Key, Repeated
@@ -58,7 +58,7 @@ class Invoiced:
     """Whether it is this node's."""
 
 
-class LightningService(Service):
+class LightningService(RunningService[Payer]):
     """Makes, pays and looks up invoices, and sends keysends of any protocol."""
 
     service_type = ServiceType("lightning")
@@ -69,11 +69,10 @@ class LightningService(Service):
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         self._settings = context.settings.lightning
-        self._payer = Payer(context, random=random.random)
 
-    async def run(self) -> None:
+    def open_running(self) -> AbstractAsyncContextManager[Payer]:
         """See payments to their end, also those of an earlier run."""
-        await self._payer.run()
+        return paying.open_payer(self.context)
 
     async def handle(self, fact: Fact) -> Effect | None:
         """Show what others have paid."""
@@ -206,12 +205,12 @@ class LightningService(Service):
         if found.own:
             raise InvalidArgument("this invoice is this node's own: a node cannot pay itself; give another node's")
         key = self._key(idempotency_key, asking.invoice_sha256(invoice, amount, max_fee))
-        used = key is not None and await self._payer.is_used(key)
-        payment = await self._payer.find(invoice.payment_hash)
+        used = key is not None and await self.running.is_used(key)
+        payment = await self.running.find(invoice.payment_hash)
         if payment is None or (payment.status is PaymentStatus.FAILED and not used):
             payment = await self._pay_invoice(invoice, amount, max_fee, None if used else key)
         elif key is not None and not used:
-            await self._payer.note(key, invoice.payment_hash)
+            await self.running.note(key, invoice.payment_hash)
         if not _pays(payment, invoice):
             raise FailedPrecondition(
                 "this node has paid another invoice with the same payment hash, and paying a hash twice gives the money"
@@ -301,9 +300,9 @@ class LightningService(Service):
 
     async def _pay_or_find(self, order: Order) -> Payment:
         try:
-            return await self._payer.pay(order)
+            return await self.running.pay(order)
         except Repeated as repeated:
-            found = await self._payer.find(repeated.payment_hash)
+            found = await self.running.find(repeated.payment_hash)
         if found is None:
             raise FailedPrecondition(
                 "the payment of this Idempotency-Key never reached the Lightning node: nothing was paid; use a new key"
