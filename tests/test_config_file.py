@@ -1,14 +1,17 @@
+import base64
+import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from tests.lnd.fake import bake
+from tests.rpc.certificates import make_certificate
 
 from impervious.config import Config, LightningConfig, LndConfig, ServerConfig
 from impervious.config_file import check_files, find_config, read_config
 from impervious.errors import ConfigError
 
-CERTIFICATE = b"-----BEGIN CERTIFICATE-----\n"
-KEY = b"-----BEGIN EC PRIVATE KEY-----\n"
-MACAROON = b"\x02\x01\x03lnd"
+MACAROON = bake(("info", "read"))
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,18 @@ class TestReading:
         assert found.warnings == ()
         assert "hunter22" in found.secrets
 
+    def test_a_user_without_a_home_needs_none_where_no_path_begins_with_it(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # of whom the password database knows nothing
+        (folder / "c.yml").write_text("sqlite3: {path: a.db}")
+        assert read_config("c.yml", needs_lnd=False, environ={}).config.store.path == Path("a.db")
+        for text in ("", "sqlite3: {path: ~/a.db}", "sqlite3: {path: ~no-such-user/a.db}"):
+            (folder / "c.yml").write_text(text)
+            with pytest.raises(ConfigError, match="begins with ~, and this user has no home directory"):
+                read_config("c.yml", needs_lnd=False, environ={})
+
     def test_those_who_only_look_need_no_credentials(self, folder: Path) -> None:
         (folder / "c.yml").write_text("lightning: {lnd_node: {tls_cert: nowhere}}")
         assert read_config("c.yml", needs_lnd=False, environ={}).config.lightning.lnd.tls_cert == Path("nowhere")
@@ -84,8 +99,10 @@ class TestReading:
 class TestCredentials:
     @pytest.fixture
     def good(self, folder: Path) -> Config:
-        for name, content in (("m", MACAROON), ("c", CERTIFICATE), ("k", KEY)):
-            (folder / name).write_bytes(content)
+        files = make_certificate(folder)
+        files.certificate.rename(folder / "c")
+        files.key.rename(folder / "k")
+        (folder / "m").write_bytes(MACAROON)
         lnd = LndConfig(macaroon=Path("m"), tls_cert=Path("c"))
         return Config(lightning=LightningConfig(lnd=lnd), server=ServerConfig(tls_cert=Path("c"), tls_key=Path("k")))
 
@@ -96,10 +113,13 @@ class TestCredentials:
     @pytest.mark.parametrize(
         ("name", "content", "line"),
         [
-            ("m", b"", "lightning.lnd_node.admin_macaroon: m is empty: copy LND's admin.macaroon again"),
-            ("m", MACAROON.hex().encode() + b"\n", "put its text at lightning.lnd_node.admin_macaroon_hex instead"),
-            ("c", b"0\x82", "lightning.lnd_node.tls_cert: c is not a PEM certificate"),
-            ("k", CERTIFICATE, "server.tls_key: k is not a PEM private key"),
+            ("m", b"", "lightning.lnd_node.admin_macaroon: m holds no macaroon, it is empty: copy LND's"),
+            ("m", MACAROON.hex().encode() + b"\n", "put that into lightning.lnd_node.admin_macaroon_hex instead"),
+            ("m", base64.b64encode(MACAROON), "m holds no macaroon but its text in base64: copy LND"),
+            ("m", base64.urlsafe_b64encode(MACAROON).rstrip(b"="), "m holds no macaroon but its text in base64"),
+            ("m", b"lndconnect://a", "put its text into lightning.lnd_node.lndconnect instead"),
+            ("c", b"0\x82", "lightning.lnd_node.tls_cert: c holds no certificate"),
+            ("k", b"0\x82", "server.tls_key: k is not a PEM private key"),
             ("m", None, "lightning.lnd_node.admin_macaroon: cannot read m: No such file or directory"),
             ("c", None, "lightning.lnd_node.tls_cert: cannot read c: No such file or directory"),
             ("k", None, "server.tls_key: cannot read k: No such file or directory"),
@@ -115,14 +135,30 @@ class TestCredentials:
             check_files(good)
         assert line in str(raised.value)
 
-    def test_hex_in_the_place_of_a_path_is_not_repeated(self) -> None:
+    def test_a_key_with_a_password_or_of_another_certificate(self, good: Config, folder: Path) -> None:
+        key = serialization.load_pem_private_key((folder / "k").read_bytes(), None)
+        hidden = serialization.BestAvailableEncryption(b"secret")
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        (folder / "k").write_bytes(key.private_bytes(pem, pkcs8, hidden))
+        with pytest.raises(ConfigError, match=r"server\.tls_key k is encrypted"):
+            check_files(good)
+        make_certificate(folder).key.rename(folder / "k")
+        with pytest.raises(ConfigError, match="cannot be used together"):
+            check_files(good)
+
+    def test_an_lndconnect_address_that_holds_hex(self) -> None:
+        lnd = LndConfig(lndconnect=f"lndconnect://127.0.0.1?macaroon={MACAROON.hex()}")
+        with pytest.raises(ConfigError, match="holds no macaroon"):
+            check_files(Config(lightning=LightningConfig(lnd=lnd)))
+
+    def test_hex_in_the_place_of_a_path_is_not_repeated(self, good: Config) -> None:
         text = MACAROON.hex() * 20
         with pytest.raises(ConfigError) as raised:
             check_files(Config(lightning=LightningConfig(lnd=LndConfig(macaroon=Path(text)))))
         assert "not its contents in hex: lightning.lnd_node.admin_macaroon_hex takes hex" in str(raised.value)
         assert MACAROON.hex() not in str(raised.value)
         with pytest.raises(ConfigError, match=r"^server\.tls_key must be the path of a file, not its contents in hex$"):
-            check_files(Config(server=ServerConfig(tls_key=Path(text))))
+            check_files(Config(server=ServerConfig(tls_cert=good.server.tls_cert, tls_key=Path(text))))
 
     def test_the_certificate_of_doors_that_are_off_is_not_read(self) -> None:
         check_files(Config(server=ServerConfig(enabled=False, tls_cert=Path("x"), tls_key=Path("y"))))

@@ -5,8 +5,7 @@ the path.
 """
 
 import os
-import string
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,8 +17,6 @@ PLACES: Final = (Path("config/local.config.yml"), Path("config/config.yml"))
 """Where a configuration is looked for when none is named, relative to the working directory."""
 
 _OTHER_ENDING: Final = ".yaml"
-_LONGEST_HEX_NAME: Final = 64
-"""Characters; a file may be named after a hash, a macaroon is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,7 @@ def read_config(named: str | None, *, needs_lnd: bool = True, environ: Mapping[s
     """
     path = find_config(named)
     loaded = load(_read_text(path), environ, str(path), needs_lnd=needs_lnd)
-    config = expand_home(loaded.config, Path.home())
+    config = _expand(loaded.config)
     if needs_lnd:
         check_files(config)
     warnings = loaded.warnings
@@ -83,53 +80,28 @@ def find_config(named: str | None) -> Path:
 
 
 def check_files(config: Config) -> None:
-    """See that the certificates, keys and macaroon can be read and are what they should be.
+    """Read the certificates, the key and the macaroon as the daemon reads them when it starts.
 
     Raises:
-      ConfigError: the first that is not.
+      ConfigError: the first that cannot be used.
     """
-    lnd, server = config.lightning.lnd, config.server
-    _check("lightning.lnd_node.admin_macaroon", lnd.macaroon, _macaroon_problem)
-    _check("lightning.lnd_node.tls_cert", lnd.tls_cert, _certificate_problem)
-    if server.enabled:
-        _check("server.tls_cert", server.tls_cert, _certificate_problem)
-        _check("server.tls_key", server.tls_key, _key_problem)
+    # Here, because `send`, `tail` and their like check no files and need not load LND's messages.
+    from impervious.lnd.credentials import read_credentials
+    from impervious.server.listeners import load_certificates
+
+    read_credentials(config.lightning.lnd)
+    if config.server.enabled:
+        load_certificates(config.server.tls_cert, config.server.tls_key)
 
 
-def _check(key: str, path: Path | None, problem_of: Callable[[bytes], str]) -> None:
-    if path is None:
-        return
-    if len(path.name) > _LONGEST_HEX_NAME and _is_hex(path.name.encode()):
-        # Not repeated here, as a path would be: it may be a macaroon.
-        hint = f": {key}_hex takes hex" if key.startswith("lightning.") else ""
-        raise ConfigError(f"{key} must be the path of a file, not its contents in hex{hint}")
+def _expand(config: Config) -> Config:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot read {path}: {error.strerror}") from None
-    problem = problem_of(content)
-    if problem:
-        raise ConfigError(f"{key}: {path} {problem}")
-
-
-def _macaroon_problem(content: bytes) -> str:
-    if not content:
-        return "is empty: copy LND's admin.macaroon again"
-    if _is_hex(content.strip()):
-        return "holds hex, not the macaroon itself: put its text at lightning.lnd_node.admin_macaroon_hex instead"
-    return ""
-
-
-def _is_hex(content: bytes) -> bool:
-    return all(byte in string.hexdigits.encode() for byte in content)
-
-
-def _certificate_problem(content: bytes) -> str:
-    return "" if b"-----BEGIN CERTIFICATE-----" in content else "is not a PEM certificate"
-
-
-def _key_problem(content: bytes) -> str:
-    return "" if b"PRIVATE KEY-----" in content else "is not a PEM private key"
+        return expand_home(config, Path.expanduser)
+    except RuntimeError:  # neither HOME nor an entry in the password database, or no such user
+        raise ConfigError(
+            "a path in the configuration begins with ~, and this user has no home directory: set HOME, or write the"
+            " path in full (sqlite3.path has a ~ unless it is set)"
+        ) from None
 
 
 def _read_text(path: Path) -> str:

@@ -1,4 +1,5 @@
 import base64
+import os
 import ssl
 from pathlib import Path
 
@@ -97,6 +98,39 @@ def test_a_certificate_that_is_none_names_its_setting(certificate: Path, content
     assert str(caught.value).startswith(f"lightning.lnd_node.tls_cert: {certificate} ")
 
 
+@pytest.mark.parametrize(
+    "around",
+    [
+        "# Zertifikat für Alice, 証明書\n{}",
+        "\ufeff{}",
+        "{}\x00\x00",
+        "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n{}",
+        "{}{}",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_what_stands_around_a_certificate_does_not_matter(certificate: Path, around: str, encoding: str) -> None:
+    certificate.write_bytes(around.format(CERTIFICATE, CERTIFICATE).encode(encoding) + b"\xe9\xff torn")
+    found = read_credentials(LndConfig(tls_cert=certificate))
+    assert found.certificate in (CERTIFICATE, CERTIFICATE * 2)
+    assert len(found.ssl_context().get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize("at", [5, 40, 200, len(CERTIFICATE) - 5])
+@pytest.mark.parametrize("byte", [b"\x00", b"\xc3", b"\xff"])
+def test_a_torn_byte_in_a_certificate_is_an_error_of_the_configuration(certificate: Path, at: int, byte: bytes) -> None:
+    raw = CERTIFICATE.encode()
+    certificate.write_bytes(raw[:at] + byte + raw[at + 1 :])
+    with pytest.raises(ConfigError, match=r"holds (a damaged|no) certificate"):
+        read_credentials(LndConfig(tls_cert=certificate))
+
+
+def test_a_certificate_in_utf_16_is_none(certificate: Path) -> None:
+    certificate.write_bytes(CERTIFICATE.encode("utf-16"))
+    with pytest.raises(ConfigError, match="holds no certificate"):
+        read_credentials(LndConfig(tls_cert=certificate))
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", MACAROON.hex().encode(), MACAROON[:10], CERTIFICATE.encode()])
 def test_a_macaroon_that_is_none_names_its_setting_and_stays_secret(macaroon: Path, content: bytes) -> None:
     macaroon.write_bytes(content)
@@ -109,6 +143,19 @@ def test_a_macaroon_that_is_none_names_its_setting_and_stays_secret(macaroon: Pa
 @pytest.mark.parametrize(("field", "key"), [("tls_cert", "tls_cert"), ("macaroon", "admin_macaroon")])
 def test_a_missing_file_and_a_folder_name_their_setting(tmp_path: Path, field: str, key: str) -> None:
     for path, reason in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=reason) as caught:
+            read_credentials(LndConfig(**{field: path}))  # type: ignore[arg-type]
+        assert str(caught.value).startswith(f"lightning.lnd_node.{key}: cannot read {path}: ")
+
+
+@pytest.mark.parametrize(("field", "key"), [("tls_cert", "tls_cert"), ("macaroon", "admin_macaroon")])
+def test_a_pipe_a_device_and_a_huge_file_do_not_block(tmp_path: Path, field: str, key: str) -> None:
+    pipe, huge = tmp_path / "pipe", tmp_path / "huge"
+    os.mkfifo(pipe)
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    reasons = {pipe: "not a regular file", Path("/dev/zero"): "not a regular file", huge: "larger than 1 MiB"}
+    for path, reason in reasons.items():
         with pytest.raises(ConfigError, match=reason) as caught:
             read_credentials(LndConfig(**{field: path}))  # type: ignore[arg-type]
         assert str(caught.value).startswith(f"lightning.lnd_node.{key}: cannot read {path}: ")

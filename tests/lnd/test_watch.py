@@ -9,11 +9,12 @@ import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from tests.lnd.fake import ALICE, CREDENTIALS, MACAROON, FakeLnd, bake, info, opened, refuses, says
+from tests.rpc.certificates import make_certificate
 
 from impervious.config import LndConfig
 from impervious.errors import NodeUnavailable
-from impervious.lnd import LndNode, open_lnd, rpcs
-from impervious.lnd.watch import READY_POLL_S
+from impervious.lnd import PAYMENT_NODE, Credentials, LndNode, open_lnd, rpcs
+from impervious.lnd.watch import READY_POLL_S, Watch
 from impervious.model import NodeState, NodeStatus
 from impervious.pb.lnrpc import GetInfoRequest, SignMessageResponse, SubscribeStateRequest, SubscribeStateResponse
 from impervious.pb.lnrpc import WalletState as Wallet
@@ -267,6 +268,50 @@ async def test_files_are_read_again_for_each_connection(autojump_clock: object, 
         status = await becomes(node, NodeState.REFUSING)
         assert "the macaroon does not allow GetInfo" in status.reason
         assert {call.metadata["macaroon"] for call in fake.calls} == {other.hex()}
+
+
+async def test_nothing_that_a_file_holds_ends_it(autojump_clock: object, tmp_path: Path) -> None:
+    """A comment in another alphabet, a byte order mark, torn bytes, a folder: LND is away, and the reason says why."""
+    certificate, macaroon = tmp_path / "tls.cert", tmp_path / "admin.macaroon"
+    (tmp_path / "made").mkdir()
+    good = make_certificate(tmp_path / "made").pem.encode()
+    certificate.write_bytes(good)
+    macaroon.write_bytes(MACAROON)
+    fake = FakeLnd()
+    config = LndConfig(host="lnd", macaroon=macaroon, tls_cert=certificate)
+    async with fake.serve(), open_lnd(config, connect=fake.connect, random=lambda: 0.0) as node:
+        await becomes(node, NodeState.READY)
+        for content in (good[:100], good[:60] + b"\xff" + good[61:], b"\xff\xfe", b"", good.replace(b"-", b"\xd0")):
+            certificate.write_bytes(content)
+            await fake.break_connections()
+            await becomes(node, NodeState.AWAY)
+            await trio.sleep(30)
+            assert "lightning.lnd_node.tls_cert" in node.status.reason
+            certificate.write_bytes("# Zertifikat für 証明\n".encode() + good)
+            await becomes(node, NodeState.READY)
+
+
+async def test_an_error_of_a_parser_does_not_end_it(autojump_clock: object) -> None:
+    for error in (RecursionError(), MemoryError(), UnicodeError(), AssertionError(), TypeError("cadata")):
+        broken = [True]
+
+        def source(error: Exception = error, broken: list[bool] = broken) -> Credentials:
+            if broken:
+                broken.clear()
+                raise error
+            return CREDENTIALS
+
+        fake = FakeLnd()
+        async with fake.serve(), trio.open_nursery() as nursery:
+            watch = Watch(source, CREDENTIALS, PAYMENT_NODE, connect=fake.connect, random=lambda: 0.0)
+            nursery.start_soon(watch.run)
+            node = LndNode(watch)
+            await becomes(node, NodeState.READY)
+            await fake.break_connections()
+            await becomes(node, NodeState.AWAY)
+            await becomes(node, NodeState.READY)
+            assert not broken
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_node_that_is_refused_is_tried_again_with_new_files(autojump_clock: object) -> None:

@@ -9,13 +9,13 @@ import pytest
 from tests.relay.endpoint import Endpoint, frame, needs_ipv6, ready
 
 from impervious.config.address import Address
-from impervious.relay.admission import Admission, FirstCome
+from impervious.relay.admission import STRANGER, Admission, FirstCome
 from impervious.relay.allowance import Allowance
 from impervious.relay.burst import BURST, PlainBurst
 from impervious.relay.carrier import Carrier
 from impervious.relay.handshake import TokenBearer
 from impervious.relay.side import HELD, Answered, Side
-from impervious.relay.sockets import Door, Link
+from impervious.relay.sockets import Arrival, Door, Link
 from impervious.relay.values import SideStatistics, Token
 
 TOKENS = b"1" * 32, b"2" * 32
@@ -187,6 +187,45 @@ def test_strangers_are_counted_and_change_nothing(room: Room) -> None:
     assert (stranger.received(), other.received()) == ([], [b"mine"])
     counted = room.statistics(0)
     assert (counted.dropped.stranger, counted.received_packets) == (2, 2)
+
+
+@pytest.mark.parametrize("with_tokens", [False, True])
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("127.0.0.1", 0),
+        ("0.0.0.0", 5000),
+        ("255.255.255.255", 5000),
+        ("224.0.0.1", 5000),
+        ("::", 5000),
+        ("ff02::1", 5000),
+    ],
+)
+def test_an_address_that_no_program_can_have_is_never_the_endpoint(
+    room: Room, host: str, port: int, with_tokens: bool
+) -> None:
+    """Forged sources: the kernel passes port 0 on, and some networks the others."""
+    room.build(with_tokens=with_tokens)
+    side = room.sides[0]
+    datagram = frame(1, b"n" * 16, TOKENS[0]) if with_tokens else b"forged"
+    arrival = Arrival(
+        payload=datagram,
+        source=Address(host=host, port=port),
+        local="127.0.0.1",
+        raw_source=("127.0.0.1", port),
+        ancillary=[],
+    )
+    assert side._judge(arrival, 0) is STRANGER
+    one, other = room.endpoint(0), room.endpoint(1)
+    for number, endpoint in enumerate((one, other)):
+        if with_tokens:
+            room.join(number, endpoint)
+        else:
+            endpoint.send(b"hello")
+            assert room.sides[number].answer(0) is Answered.ADMITTED
+    one.send(b"payload")
+    side.carry(0)
+    assert b"payload" in other.received()
 
 
 def test_datagrams_queued_before_the_link_was_connected_are_not_forwarded(room: Room) -> None:

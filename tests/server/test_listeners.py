@@ -112,12 +112,13 @@ def test_certificates_that_cannot_be_used(pair: tuple[Path, Path], tmp_path: Pat
     garbage = tmp_path / "garbage"
     garbage.write_text("no PEM")
     cases = [
-        (tmp_path / "none", key, r"server\.tls_cert .*none cannot be read: No such file"),
-        (certificate, tmp_path, r"server\.tls_key .* cannot be read: Is a directory"),
+        (tmp_path / "none", key, r"server\.tls_cert: cannot read .*none: No such file"),
+        (certificate, tmp_path, r"server\.tls_key: cannot read .*: Is a directory"),
         (certificate, locked, r"server\.tls_key .*locked\.key is encrypted: store it without a password"),
         (certificate, other, r"cannot be used together.*KEY_VALUES_MISMATCH"),
-        (garbage, key, r"server\.tls_cert .*garbage and server\.tls_key .* cannot be used together"),
-        (key, certificate, "cannot be used together"),
+        (garbage, key, r"server\.tls_cert: .*garbage is not a PEM certificate"),
+        (key, certificate, r"server\.tls_cert: .* is not a PEM certificate"),
+        (certificate, garbage, r"server\.tls_key: .*garbage is not a PEM private key"),
     ]
     for one, two, words in cases:
         with pytest.raises(ConfigError, match=words):

@@ -4,12 +4,12 @@ Two parsers, one after the other: the first knows --config and finds the verb's 
 So only the module of the verb that is called is imported.
 """
 
-import os
 import sys
 from argparse import REMAINDER, SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import metadata
 
+from impervious.cli import output
 from impervious.cli.exits import CRASH, OK, report
 from impervious.cli.help import overview
 from impervious.cli.registry import DEFAULT, VERBS, Verb, find
@@ -24,23 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: help was asked for (0), or the arguments are wrong (2); argparse has said why.
     """
+    output.prepare()
     try:
         args = _Overview().parse_args(sys.argv[1:] if argv is None else argv)
         code = _print_version() if args.version else _run(find(args.verb or DEFAULT), args)
-        sys.stdout.flush()  # here, where a reader that has gone can be caught
+        output.flush()  # here, where a failure can be caught
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        if not _reader_gone(error):
+        problem = output.problem(error)
+        if problem is None:
             return report(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
+        output.discard()
+        if problem:
+            print(f"impervious: {problem}", file=sys.stderr)
         return CRASH
     return code
-
-
-def _reader_gone(error: BaseException) -> bool:
-    """Whether all that happened is that nobody reads our output any more: `impervious config show | head`."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_reader_gone, error.exceptions))
-    return isinstance(error, BrokenPipeError)
 
 
 def _print_version() -> int:

@@ -95,6 +95,10 @@ class Watch:
                 credentials, self._next = self._next or self._source(), None
             except ConfigError as error:
                 self._tell(NodeStatus(state=NodeState.AWAY, reason=str(error)))
+            except Exception:  # whatever a parser raises at the content of a file; that can be mended while we run
+                logger.exception("LND's credentials cannot be read")
+                reason = "LND's credentials cannot be read: see the log, and copy tls.cert and the macaroon again"
+                self._tell(NodeStatus(state=NodeState.AWAY, reason=reason))
             else:
                 await self._session(credentials)
             if trio.current_time() - self._ready_since > LAST_RETRY_S:

@@ -16,7 +16,7 @@ from .admission import STRANGER, Admission, Occupant, Verdict
 from .allowance import Allowance
 from .burst import BURST
 from .carrier import Carrier
-from .sockets import Arrival, Door, Link, is_ours
+from .sockets import Arrival, Door, Link, can_be_endpoint, is_ours
 from .tally import Tally
 from .values import SideStatistics
 
@@ -105,6 +105,8 @@ class Side:
         return answered
 
     def _judge(self, arrival: Arrival, now: float) -> Verdict:
+        if not can_be_endpoint(arrival.source):
+            return STRANGER
         # Somebody who forges a datagram from one of our ports to another would make us send to ourselves, forever.
         if arrival.source.port in self._our_ports and is_ours(arrival.source.host):
             return STRANGER

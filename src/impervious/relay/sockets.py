@@ -31,6 +31,7 @@ _LEAST_BUFFER_BYTES: Final = 1
 """Linux makes 4.5 KiB of it: nine datagrams at most."""
 
 _ANCILLARY_BYTES: Final = 64
+_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 _IP_PKTINFO: Final = 8
 """ip(7). Python names it from 3.14 on."""
 _SO_MEMINFO: Final = 55
@@ -167,6 +168,15 @@ class Link:
             return 0
         numbers = struct.unpack("=9I", self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))
         return int(numbers[8])
+
+
+def can_be_endpoint(source: Address) -> bool:
+    """Whether a program can have sent from there: a forged source may be any 32 bits and any port.
+
+    A link to port 0 would hear every port of its host and reach none (connect(2) takes port 0 for "unconnected").
+    """
+    host = ipaddress.ip_address(source.host)
+    return source.port != 0 and not (host.is_unspecified or host.is_multicast or host == _BROADCAST)
 
 
 def is_ours(host: str) -> bool:

@@ -5,6 +5,7 @@ error of the configuration, and names the key.
 """
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ import trio
 from impervious.config import Address, ServerConfig
 from impervious.config.checks import check_doors
 from impervious.errors import ConfigError
+from impervious.files import read_small_file
 from impervious.rpc import server_context
 
 Bound = tuple[trio.SocketListener, ...]
@@ -27,6 +29,9 @@ _CURES: Final = {
     errno.EADDRNOTAVAIL: "this machine has no such address: use 127.0.0.1, or one that `ip address` shows",
     errno.EACCES: "this user may not listen there: choose a port from 1024 up",
 }
+
+_ENCRYPTED: Final = re.compile(rb"-----BEGIN ENCRYPTED|^Proc-Type: *4, *ENCRYPTED", re.MULTILINE)
+"""A key that needs a password, as PKCS #8 (RFC 7468, section 11) or as OpenSSL's older form (RFC 1421)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +112,14 @@ def load_certificates(certificate: Path | None, key: Path | None) -> Certificate
     """
     if certificate is None or key is None:
         return None
-    certificate, key = certificate.expanduser(), key.expanduser()
-    _read("server.tls_cert", certificate)
-    if b"ENCRYPTED" in _read("server.tls_key", key):
+    _check_pem("server.tls_cert", certificate, b"CERTIFICATE-----", "certificate")
+    if _ENCRYPTED.search(_check_pem("server.tls_key", key, b"PRIVATE KEY-----", "private key")):
         # OpenSSL would ask for the password at the terminal, and a daemon has none.
         raise ConfigError(f"server.tls_key {key} is encrypted: store it without a password (openssl pkey)")
+    certificate, key = certificate.expanduser(), key.expanduser()
     try:
         return Certificates(grpc=server_context(certificate, key), http=_http_context(certificate, key))
-    except (ssl.SSLError, OSError) as error:
+    except (ssl.SSLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise ConfigError(
             f"server.tls_cert {certificate} and server.tls_key {key} cannot be used together: they must be PEM files,"
@@ -122,11 +127,11 @@ def load_certificates(certificate: Path | None, key: Path | None) -> Certificate
         ) from error
 
 
-def _read(key: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{key} {path} cannot be read: {error.strerror}") from error
+def _check_pem(key: str, path: Path, label: bytes, what: str) -> bytes:
+    content = read_small_file(path, key, f"put the path of a PEM {what} there")
+    if label not in content:
+        raise ConfigError(f"{key}: {path} is not a PEM {what}")
+    return content
 
 
 def _http_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.lnd.fake import bake
 
 from impervious.cli.main import main
 
@@ -9,7 +10,7 @@ from impervious.cli.main import main
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "m").write_bytes(b"\x02")
+    (tmp_path / "m").write_bytes(bake(("info", "read")))
     (tmp_path / "c.yml").write_text("sqlite3: {password: hunter22}\nlightning: {lnd_node: {admin_macaroon: m}}\n")
     return tmp_path
 
@@ -49,7 +50,15 @@ def test_check_of_a_good_one(folder: Path, capsys: pytest.CaptureFixture[str]) -
 def test_check_of_a_bad_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "m").unlink()
     line = "lightning.lnd_node.admin_macaroon: cannot read m: No such file or directory"
+    line += "; put the path of LND's admin.macaroon there"
     assert main(["config", "check", "--config", "c.yml"]) == 2
     assert capsys.readouterr() == ("", f"impervious: {line}\n")
     assert main(["config", "check", "--config", "c.yml", "--json"]) == 2
     assert json.loads(capsys.readouterr().out) == {"ok": False, "error": line}
+
+
+def test_check_looks_for_the_services_as_run_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (folder / "c.yml").open("a") as file:
+        file.write("service_list:\n- {service_type: chess, active: true, custom_record_number: 70001}\n")
+    assert main(["config", "check", "--config", "c.yml"]) == 2
+    assert "chess" in capsys.readouterr().err

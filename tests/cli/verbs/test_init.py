@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -42,10 +43,16 @@ def test_each_file_has_its_own_password() -> None:
 def test_it_points_at_the_network_that_lnd_here_is_on(home: Path) -> None:
     macaroon = home / ".lnd/data/chain/bitcoin/regtest/admin.macaroon"
     macaroon.parent.mkdir(parents=True)
-    macaroon.write_bytes(b"\x02")
-    (home / ".lnd/tls.cert").write_text("-----BEGIN CERTIFICATE-----")
+    macaroon.touch()
     assert main(["init", "a.yml"]) == 0
-    assert read_config("a.yml", environ={}).config.lightning.lnd.macaroon == macaroon
+    assert read_config("a.yml", needs_lnd=False, environ={}).config.lightning.lnd.macaroon == macaroon
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)  # of whom the password database knows nothing
+    assert main(["init", "a.yml"]) == 0
+    assert "~/.lnd/tls.cert" in Path("a.yml").read_text()
 
 
 def test_where_lnd_lives_on_macos(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

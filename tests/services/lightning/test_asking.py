@@ -33,9 +33,40 @@ def test_a_fee_limit_of_nothing_is_free_routes_only() -> None:
     assert asking.fee_limit(Msat(10**9), Sat(0), replace(CONFIGURED, max_fee_sat=Sat(0), max_fee_ppm=0)) == 0
 
 
-@pytest.mark.parametrize("around", ["{}", " {}\n", "lightning:{}", "LIGHTNING:{}", " Lightning:{} "])
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}",
+        " {}\n",
+        "lightning:{}",
+        "LIGHTNING:{}",
+        " Lightning:{} ",
+        "lightning: {}",
+        "lightning://{}",
+        "bitcoin:bc1q?amount=0.1&lightning={}",
+        "BITCOIN:BC1Q?LIGHTNING={}&LABEL=A%20B",
+        " bitcoin:?label=a+b&lightning=%20{0}&lightning={0}",
+        "bitcoin:bc1q?lightning=lightning:{}",
+    ],
+)
 def test_what_surrounds_an_invoice_is_taken_off(around: str) -> None:
     assert asking.invoice_text(around.format("lnbc1Qq")) == "lnbc1Qq"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lightning: ", "invoice is missing"),
+        ("bitcoin:bc1q", "without a Lightning invoice"),
+        ("bitcoin:bc1q?amount=1&lightning=", "without a Lightning invoice"),
+        ("bitcoin:bc1q?lno=lno1q", "without a Lightning invoice"),
+        ("bitcoin:?lightning=lnbc1a&lightning=lnbc1b", "several Lightning invoices"),
+        ("bitcoin:?lightning=" + "q" * 5000, "has 5000 characters"),
+    ],
+)
+def test_what_holds_no_invoice_says_so(text: str, words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        asking.invoice_text(text)
 
 
 def test_a_memo_that_is_too_long_for_an_invoice_goes_into_it_as_its_hash() -> None:

@@ -4,7 +4,7 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from impervious.cli.exits import OK, USAGE
-from impervious.config import effective, show
+from impervious.config import Config, effective, show
 from impervious.config_file import read_config
 from impervious.errors import ConfigError
 
@@ -37,6 +37,7 @@ def _show(named: str | None, *, as_json: bool) -> int:
 def _check(named: str | None, *, as_json: bool) -> int:
     try:
         found = read_config(named)
+        _check_services(found.config)
     except ConfigError as error:
         if not as_json:
             raise
@@ -49,3 +50,11 @@ def _check(named: str | None, *, as_json: bool) -> int:
         print(f"warning: {warning}")
     print(f"{found.path}: ok")
     return OK
+
+
+def _check_services(config: Config) -> None:
+    # Here, because `config show` need not load the services.
+    from impervious.service.discovery import find_services, with_entries
+    from impervious.services.built_in import BUILT_IN
+
+    with_entries(config, find_services(BUILT_IN, ()))

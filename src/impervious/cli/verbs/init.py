@@ -31,7 +31,7 @@ def add_parser(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Write the file and return the exit code."""
     path = Path(args.path or args.config or PLACES[-1])
-    kept = _write(path, sample(_first_values(Path.home())), force=args.force)
+    kept = _write(path, sample(_first_values(_home())), force=args.force)
     print(f"wrote {path}")
     if kept is not None:
         print(f"kept the old one as {kept}: it holds the password of the database made with it")
@@ -40,7 +40,14 @@ def run(args: Namespace) -> int:
     return OK
 
 
-def _first_values(home: Path) -> dict[str, str]:
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the password database
+        return None
+
+
+def _first_values(home: Path | None) -> dict[str, str]:
     macaroon, certificate = _lnd_files(home)
     return {
         "sqlite3.password": secrets.token_urlsafe(_PASSWORD_BYTES),
@@ -51,11 +58,11 @@ def _first_values(home: Path) -> dict[str, str]:
     }
 
 
-def _lnd_files(home: Path) -> tuple[Path, Path]:
+def _lnd_files(home: Path | None) -> tuple[Path, Path]:
     """Give the macaroon and certificate of LND on this machine, where it puts them unless told otherwise."""
     folder = _LND_FOLDER.get(sys.platform, Path(".lnd"))
     macaroons = [folder / "data/chain/bitcoin" / network / "admin.macaroon" for network in _NETWORKS]
-    macaroon = next((each for each in macaroons if (home / each).exists()), macaroons[0])
+    macaroon = next((each for each in macaroons if home and (home / each).exists()), macaroons[0])
     return Path("~") / macaroon, Path("~") / folder / "tls.cert"
 
 

@@ -77,6 +77,8 @@ async def _leave_with_reader(reading: trio.CancelScope) -> NoReturn:
 
 
 def _reader_has_gone() -> bool:
+    if sys.stdout is None:  # closed before we started
+        return True
     try:
         descriptor = sys.stdout.fileno()
     except (io.UnsupportedOperation, ValueError):
@@ -91,7 +93,7 @@ def _say(line: str) -> None:
 
 
 def _look(*, full: bool) -> Look:
-    terminal = sys.stdout.isatty()
+    terminal = sys.stdout is not None and sys.stdout.isatty()
     colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     width = shutil.get_terminal_size().columns if terminal else 200
     return Look(colours=colours, width=None if full else width)

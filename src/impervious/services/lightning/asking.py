@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import unquote
 
 from impervious.config import LightningConfig
 from impervious.errors import InvalidArgument
@@ -19,7 +20,9 @@ DEFAULT_EXPIRY_S: Final = 86_400
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
 
-_SCHEME: Final = "lightning:"
+_LIGHTNING: Final = "lightning:"
+_BITCOIN: Final = "bitcoin:"
+"""BIP 21."""
 _MAX_SAT: Final = sat_credited(MAX_INVOICE)
 
 
@@ -49,12 +52,17 @@ def terms(amount: Sat, memo: str, *, description_hash: bytes, expiry_s: int) -> 
 def invoice_text(text: str) -> str:
     """Take off what surrounds an invoice where people copy it from.
 
+    Args:
+      text: BOLT 11, by itself, behind `lightning:` or in a BIP 21 address (`bitcoin:…?lightning=…`).
+
     Raises:
       InvalidArgument: there is none.
     """
     bare = text.strip()
-    if bare[: len(_SCHEME)].lower() == _SCHEME:
-        bare = bare[len(_SCHEME) :]
+    if bare[: len(_BITCOIN)].lower() == _BITCOIN:
+        bare = _invoice_of_bip21(bare)
+    if bare[: len(_LIGHTNING)].lower() == _LIGHTNING:
+        bare = bare[len(_LIGHTNING) :].removeprefix("//").strip()
     if not bare:
         raise InvalidArgument("invoice is missing: give the text that the payee made, which begins with ln")
     if len(bare) > MAX_INVOICE_CHARACTERS:
@@ -62,6 +70,19 @@ def invoice_text(text: str) -> str:
             f"invoice has {len(bare)} characters; LND reads up to {MAX_INVOICE_CHARACTERS}: give the text of one alone"
         )
     return bare
+
+
+def _invoice_of_bip21(uri: str) -> str:
+    # Not parse_qs: it takes + for a space. QR codes carry the whole address in capitals.
+    pairs = (pair.partition("=") for pair in uri.partition("?")[2].split("&"))
+    found = {unquote(value).strip() for key, _, value in pairs if unquote(key).lower() == "lightning"} - {""}
+    if not found:
+        raise InvalidArgument(
+            "invoice is a bitcoin: address without a Lightning invoice (lightning=…): ask the payee for one"
+        )
+    if len(found) > 1:
+        raise InvalidArgument("invoice is a bitcoin: address with several Lightning invoices: give one of them alone")
+    return found.pop()
 
 
 def amount_to_pay(invoice: DecodedInvoice, given: Sat) -> tuple[Msat, Msat]:

@@ -125,7 +125,7 @@ class LightningService(RunningService[Payer]):
         """Read an invoice of any node.
 
         Args:
-          text: BOLT 11; white space around it and `lightning:` before it are taken off.
+          text: BOLT 11, also behind `lightning:` or in a BIP 21 address.
 
         Raises:
           InvalidArgument: it is none, it is damaged, or it is for another network.
