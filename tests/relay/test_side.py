@@ -2,7 +2,9 @@
 
 import errno
 import math
+import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -226,6 +228,29 @@ def test_an_address_that_no_program_can_have_is_never_the_endpoint(
     one.send(b"payload")
     side.carry(0)
     assert b"payload" in other.received()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="forging a source port takes root")
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_forged_port_0_does_not_make_the_endpoint_deaf(room: Room, joined: bool) -> None:
+    room.build()
+    one, other = room.pair() if joined else (room.endpoint(0), room.endpoint(1))
+    port = room.sides[0].door.port
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+        # RFC 768: source port, destination port, length, checksum (0: none).
+        raw.sendto(struct.pack("!4H", 0, port, 8 + 6, 0) + b"forged", ("127.0.0.1", 0))
+    room.now = 60  # whoever was there may be replaced by now
+    assert room.sides[0].answer(room.now) is Answered.STRANGERS
+    for number, endpoint in enumerate((one, other)):
+        endpoint.send(b"")
+        room.sides[number].answer(room.now)
+        room.sides[number].carry(room.now)
+    one.send(b"there")
+    room.sides[0].carry(room.now)
+    other.send(b"and back")
+    room.sides[1].carry(room.now)
+    assert (b"there" in other.received(), b"and back" in one.received()) == (True, True)
+    assert room.statistics(0).dropped.stranger == 1
 
 
 def test_datagrams_queued_before_the_link_was_connected_are_not_forwarded(room: Room) -> None:
