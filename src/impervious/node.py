@@ -101,6 +101,17 @@ class PaymentNode(Protocol):
         """
         ...
 
+    async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
+        """Say what has become of a payment so far, by its hash: as quick with a million payments as with one.
+
+        Returns:
+          The payment, in any state.
+
+        Raises:
+          PaymentNotFound: the node was never asked to pay it.
+        """
+        ...
+
     async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
         """Ask for the best route that can carry `records` (the preimage's own record is added here).
 
@@ -175,21 +186,10 @@ class InvoiceNode(Protocol):
           The payment, SUCCEEDED or FAILED.
 
         Raises:
-          AlreadyPaying: the node has a payment for this hash in flight or settled: `lookup_payment` or
-            `PaymentNode.track` it.
+          AlreadyPaying: the node has a payment for this hash in flight or settled: `PaymentNode.lookup_payment`
+            or `track` it.
           NodeUnavailable: the outcome is unknown: track it, and never send it again before that.
           NodeRefused: nothing was sent: it has expired, it is our own, or the amount is missing or superfluous.
-        """
-        ...
-
-    async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
-        """Say what has become of a payment so far, by its hash: as quick with a million payments as with one.
-
-        Returns:
-          The payment, in any state.
-
-        Raises:
-          PaymentNotFound: the node was never asked to pay it.
         """
         ...
 

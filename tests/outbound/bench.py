@@ -70,10 +70,11 @@ class Payer(LoneNode):
     reachable: bool = True
     signing: deque[Exception] = field(default_factory=deque)
     settlement_s: float = 0.3
+    ends: dict[PaymentHash, tuple[float, Answer]] = field(default_factory=dict)
+    """Of each payment: when, in Trio's time, and how. Nobody needs to wait for it."""
     sent: list[Sent] = field(default_factory=list)
     tracked: list[PaymentHash] = field(default_factory=list)
     settled: dict[PaymentHash, Msat] = field(default_factory=dict)
-    under_way: int = 0
     most_under_way: int = 0
 
     def __post_init__(self) -> None:
@@ -93,22 +94,42 @@ class Payer(LoneNode):
         [(_, record)] = records.items()
         self.sent.append(Sent(found, dest, amount, fee_limit, envelope.decode(record)))
         answer = self.answers.popleft() if self.answers else PaymentStatus.SUCCEEDED
-        self.under_way += 1
+        if not self._fits(amount, {**records, PREIMAGE_RECORD: preimage.raw}):
+            answer = PaymentFailure.NO_ROUTE
+        self.ends[found] = (trio.current_time() + self.settlement_s, answer)
         self.most_under_way = max(self.most_under_way, self.under_way)
         await trio.sleep(self.settlement_s)
-        self.under_way -= 1
         if not self._fits(amount, {**records, PREIMAGE_RECORD: preimage.raw}):
             return _failed(found, amount, PaymentFailure.NO_ROUTE)
         return self._end(found, amount, answer)
 
-    async def track(self, payment_hash: PaymentHash) -> Payment:
+    @property
+    def under_way(self) -> int:
+        return sum(end > trio.current_time() for end, _ in self.ends.values())
+
+    async def lookup_payment(self, payment_hash: PaymentHash) -> Payment:
         self.tracked.append(payment_hash)
         await trio.sleep(0.1)
         if self.fates:
             return self._end(payment_hash, self._amount(payment_hash), self.fates.popleft())
         if payment_hash in self.settled:
             return _paid(payment_hash, self.settled[payment_hash])
-        raise PaymentNotFound("never heard of it")
+        if payment_hash not in self.ends:
+            raise PaymentNotFound("never heard of it")
+        end, answer = self.ends[payment_hash]
+        amount = self._amount(payment_hash)
+        if end > trio.current_time():
+            return Payment(
+                payment_hash=payment_hash, status=PaymentStatus.IN_FLIGHT, amount=amount, fee=Msat(0), attempts=1
+            )
+        if isinstance(answer, Exception):
+            raise PaymentNotFound("never heard of it")
+        return self._end(payment_hash, amount, answer)
+
+    async def track(self, payment_hash: PaymentHash) -> Payment:
+        end, answer = self.ends[payment_hash]
+        await trio.sleep(end - trio.current_time())
+        return self._end(payment_hash, self._amount(payment_hash), answer)
 
     async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
         await trio.lowlevel.checkpoint()
@@ -204,6 +225,13 @@ class Bench:
                 if found[1] is not None:
                     return dict(json.loads(found[1]))
                 await wakes.receive()
+
+    async def progress(self, message_id: MessageId) -> list[dict[str, Any]]:
+        """What the log says of a message before its end."""
+        events = await self.store.read(
+            lambda tx: tx.all("SELECT data FROM event WHERE kind = 'progress' AND id = ?", message_id.bytes)
+        )
+        return [json.loads(data) for (data,) in events]
 
     async def deliver(self, message_id: MessageId) -> dict[str, Any]:
         """The same, delivering meanwhile."""

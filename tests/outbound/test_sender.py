@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from impervious.errors import DeliveryFailed, NodeRefused, NotFound, PaymentFailure
 from impervious.outbound import sender
-from impervious.outbound.sender import MAX_IN_FLIGHT
+from impervious.outbound.places import MAX_IN_FLIGHT, MAX_SLOW_PER_PEER, SLOW_S
 
 
 async def test_payments_to_one_recipient_overlap_up_to_a_limit(
@@ -47,7 +47,7 @@ async def test_one_recipient_does_not_hold_up_another(tmp_path: Path, wall: Wall
             assert trio.current_time() == pytest.approx(100, abs=1)
             await bench.outcome(first)
             await bench.outcome(second)
-            assert trio.current_time() == pytest.approx(200, abs=1)
+            assert trio.current_time() == pytest.approx(SLOW_S + 100, abs=1)
 
 
 async def test_a_backlog_is_worked_off_in_the_order_of_acceptance(
@@ -89,3 +89,108 @@ async def test_places_are_given_back_whatever_happens(tmp_path: Path, wall: Wall
             assert bench.node.most_under_way == 2
         bench.node.answers.clear()
         assert (await bench.deliver(await bench.accept()))["state"] == "delivered"
+
+
+# --- Payments that do not end -----------------------------------------------------------------------------------------
+
+
+async def test_what_was_never_sent_fails_in_time_though_earlier_payments_are_held(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, in_flight_per_peer=4, ttl_ms=20_000) as bench:
+        bench.node.settlement_s = 600
+        held = [await bench.accept() for _ in range(4)]
+        queued = [await bench.accept() for _ in range(6)]
+        async with bench.delivering() as outbound:
+            with trio.fail_after(21):
+                for each in queued:
+                    with pytest.raises(DeliveryFailed, match="4 earlier payments to the recipient have not ended"):
+                        await outbound.wait(each)
+            assert len(bench.node.sent) == 4
+            await trio.sleep(10)
+            assert [(each["state"], each["parts_in_flight"]) for each in await bench.progress(held[0])] == [
+                ("pending", 1)
+            ]
+        async with bench.delivering():  # another start tells nothing again
+            for each in held:
+                assert (await bench.outcome(each))["state"] == "delivered"
+            assert trio.current_time() == pytest.approx(600, abs=5)
+            assert [each["state"] for each in await bench.progress(held[0])] == ["pending"]
+            bench.node.settlement_s = 0.1
+            await bench.outcome(await bench.accept())
+        signed = bench.node.sent[-1].envelope.signed_header
+        assert signed
+        assert signed.header.void_orders == tuple(range(5, 11))  # nobody waits for what never went
+
+
+async def test_a_message_of_which_a_part_was_never_sent_fails_when_the_others_have_ended(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, in_flight_per_peer=1, ttl_ms=20_000) as bench:
+        bench.node.settlement_s = 600
+        outcome = await bench.deliver(message_id := await bench.accept(b"x" * 1_000))
+        assert (outcome["state"], outcome["parts_settled"]) == ("failed", 1)
+        assert [each["parts_in_flight"] for each in await bench.progress(message_id)] == [1]
+
+
+async def test_slow_payments_make_room_for_others_up_to_a_limit(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, in_flight_per_peer=16) as bench:
+        bench.node.settlement_s = 3_000
+        for _ in range(100):
+            await bench.accept()
+        async with bench.delivering():
+            await trio.sleep(29)
+            assert len(bench.node.sent) == 16
+            await trio.sleep(1_000)
+            assert len(bench.node.sent) == 16 + MAX_SLOW_PER_PEER
+            other = await bench.accept(to=BOB)
+            bench.node.settlement_s = 0.1
+            with trio.fail_after(10):
+                await bench.outcome(other)
+
+
+async def test_payments_that_never_end_stop_nothing_after_a_restart(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, in_flight_per_peer=4, ttl_ms=60_000) as bench:
+        bench.node.settlement_s = 10**9  # a node that was killed forgets the HTLCs and not the payments
+        stuck = [await bench.accept(b"x" * 3_000) for _ in range(3)]  # four parts each
+        for _ in range(3):
+            async with bench.delivering():
+                await trio.sleep(5)
+        assert len(bench.node.sent) == 12
+        bench.node.settlement_s = 0.1
+        async with bench.delivering():
+            sent = [await bench.accept() for _ in range(30)]
+            with trio.fail_after(20):
+                for each in sent:
+                    assert (await bench.outcome(each))["state"] == "delivered"
+            await trio.sleep(200)
+            assert [
+                (each["state"], each["parts_in_flight"]) for message in stuck for each in await bench.progress(message)
+            ] == [("pending", 4)] * 3
+
+
+async def test_a_payment_that_fails_late_is_sent_again_or_given_up(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, in_flight_per_peer=1, ttl_ms=300_000) as bench:
+        bench.node.settlement_s = 200
+        bench.node.answers.extend([PaymentFailure.TIMEOUT] * 3)
+        late = await bench.deliver(await bench.accept())
+        assert (late["state"], len(bench.node.sent)) == ("failed", 2)
+        assert trio.current_time() == pytest.approx(400, abs=10)  # the second one was begun in time, and had to end
+
+
+async def test_a_clock_that_is_set_gives_up_what_waits(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with open_bench(tmp_path, wall, in_flight_per_peer=1, ttl_ms=3_600_000) as bench:
+        bench.node.settlement_s = 10**9
+        await bench.accept()
+        waiting = await bench.accept(obligation=True), await bench.accept()
+        async with bench.delivering():
+            await trio.sleep(1)
+            wall.offset_ms += 3_600_000
+            with trio.fail_after(70):
+                assert (await bench.outcome(waiting[1]))["state"] == "failed"

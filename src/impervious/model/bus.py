@@ -17,6 +17,8 @@ class EventKind(Enum):
     """A message from another node, complete and in order."""
     OUTCOME = "outcome"
     """The end of one of our own calls."""
+    PROGRESS = "progress"
+    """A call of ours that has not ended waits, and why: on streams that ask for version 2 only."""
     PAYMENT = "payment"
     """An invoice was paid, or a keysend of somebody else's protocol came."""
     NOTICE = "notice"

@@ -4,17 +4,19 @@ Sign once; find out whether its records fit a route; pay every part, overlapping
 is given up. A part whose fate is unknown (after a crash, when the node went away, when the node says that it is paying)
 is tracked before anything else is done about it, so nothing is paid twice. Only a range whose payment is definitively
 failed, or was never sent, is cut smaller.
+
+Time: what was never handed to the node is given up at the deadline, also while it waits for a place. What may be paid
+is waited for without end, holding no place of others; that it is so is told once, at the deadline.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from impervious.backoff import delays_s
 from impervious.errors import (
     AlreadyPaying,
     NodeRefused,
@@ -28,70 +30,54 @@ from impervious.errors import (
 from impervious.model import (
     KeysendSupport,
     MessageState,
-    NodePubkey,
     Part,
     PartState,
     Payment,
+    PaymentHash,
     PaymentStatus,
 )
-from impervious.node import PaymentNode
-from impervious.outbound import plan
-from impervious.outbound.accept import SendPolicy, beyond, new_part
-from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS, Failure, conclude
+from impervious.outbound import plan, progress
+from impervious.outbound.accept import beyond, new_part
+from impervious.outbound.outcome import FAILURE_WORDS, KEYSEND_WORDS, Failure, conclude, given_up
 from impervious.outbound.packing import SMALLEST_PART_BYTES, Packing, probe, room_bytes
+from impervious.outbound.places import SLOW_S
 from impervious.outbound.plan import Range
-from impervious.store import Store, Tx, answers, outbox, spending
+from impervious.outbound.progress import Progress
+from impervious.outbound.signing import Signer
+from impervious.outbound.tools import FIRST_RETRY_S, Tools
+from impervious.store import Tx, answers, outbox, spending
 from impervious.store.outbox import Stored
 from impervious.units import Msat
-from impervious.wire import envelope
-from impervious.wire.envelope import Header, SignedHeader
 
 logger = logging.getLogger(__name__)
 
-SIGN_AGAIN_MS: Final = 6 * 86_400_000
-"""A recipient believes a header for 7 days; only what is owed is tried for so long."""
-FIRST_RETRY_S: Final = 1.0
-LAST_RETRY_S: Final = 60.0
+
+PENDING_GRACE_S: Final = 2.0
+"""A payment that ends so soon after the deadline is not worth an event of its own."""
+_HANDING_OUT: Final = b""
 
 
-class Slots:
-    """How many payments may be under way: to one recipient, and in all."""
-
-    def __init__(self, peer: trio.Semaphore, everywhere: trio.Semaphore) -> None:
-        self._peer = peer
-        self._everywhere = everywhere
-
-    async def acquire(self) -> None:
-        """Wait for a place, first come, first served."""
-        await self._peer.acquire()
-        try:
-            await self._everywhere.acquire()
-        except trio.Cancelled:
-            self._peer.release()
-            raise
-
-    def release(self) -> None:
-        """Give the place back."""
-        self._everywhere.release()
-        self._peer.release()
-
-
-@dataclass(slots=True, kw_only=True)
-class Tools:
-    """What a delivery works with."""
-
-    node: PaymentNode
-    store: Store
-    policy: SendPolicy
-    random: Callable[[], float]
-    slots: Slots
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Cut:
-    """A range that must be sent in smaller parts."""
+    """A range must be sent in smaller parts."""
 
     part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A part is not finished with."""
+
+    maybe_sent: bool
+    """Whether it may be in flight."""
+    reason: str = ""
+    """Why; empty: there is nothing to tell."""
+    slow: bool = False
+    """The node pays it, and it takes long."""
+
+
+_Verdict = _Cut | _Again | None
+"""What an attempt came to; None: finished with."""
 
 
 @dataclass(slots=True)
@@ -101,13 +87,24 @@ class Delivery:
     tools: Tools
     stored: Stored
     parts: list[Part]
-    voids: tuple[int, ...]
-    """Orders that the recipient has still to be told about."""
-    local: NodePubkey | None
-    _signed: SignedHeader | None = field(default=None, repr=False)
+    signer: Signer
+    progress: Progress
+    resting: bool = False
+    """It waits for payments to end and needs no place."""
+    _busy: set[bytes] = field(default_factory=lambda: {_HANDING_OUT})
+    """What needs a place or has one, now or later: payment hashes, and the handing out of parts."""
+    _unended: set[PaymentHash] = field(default_factory=set)
+    """Payments that were handed to the node, or may have been, and have not ended as far as is known."""
+    _scopes: set[trio.CancelScope] = field(default_factory=set)
+    """What waits for something that is worth waiting for only while the message can arrive."""
     _failure: Failure | None = None
     """Set as soon as the message cannot arrive any more; parts that are not in flight then stay unsent."""
-    _last_reason: str = "it could not be tried: the Lightning node was away"
+    _last_reason: str = ""
+
+    @property
+    def parts_in_flight(self) -> int:
+        """How many parts may be in flight."""
+        return len(self._unended)
 
     async def run(self) -> None:
         """Deliver, or fail, and store which.
@@ -118,80 +115,63 @@ class Delivery:
 
         Cancellation: leaves everything for the next start.
         """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_the_time)
+            await self._deliver()
+            nursery.cancel_scope.cancel()
+        await self._write(self._finish)
+
+    async def _deliver(self) -> None:
         resumed = self.stored.state is MessageState.SENDING
-        if await self._sign_in_time():
+        if self.signer.recall() or await self._sign():
             if not resumed:
                 await self._fit_to_route(self._packing())
             await self._pay(self.parts, maybe_sent=resumed)
-        await self._write(self._finish)
+
+    async def _watch_the_time(self) -> None:
+        """Tell, once, when time is over while payments are under way."""
+        over_ms = self.stored.deadline_ms or self.stored.accepted_at_ms + self.tools.policy.ttl_ms
+        await trio.sleep(max(0, over_ms - self.tools.store.now_ms()) / 1000 + PENDING_GRACE_S)
+        for delay_s in self.tools.delays():
+            if self._unended:
+                break
+            await trio.sleep(delay_s)
+        status, count = self.tools.node.status, len(self._unended)
+        reason = f"after {self._ttl_s} s (message.ttl_s) payments of it have not ended: {count}"
+        if not status.ready:
+            reason = f"{reason}, as far as is known while the node cannot be asked ({status.reason})"
+        told = self.progress.pending(reason, count)
+        if told is not None:
+            logger.warning("message %s to %s: %s", self.stored.message.id, self.stored.message.recipient, reason)
+            await self._tell(told)
 
     # --- Signing ------------------------------------------------------------------------------------------------------
 
-    async def _sign_in_time(self) -> bool:
-        """Have a stored header and signature. False: time ran out first."""
-        if self.stored.header and self.stored.signature:
-            header = envelope.decode_header(self.stored.header)
-            self._signed = SignedHeader(header=header, raw=self.stored.header, signature=self.stored.signature)
-            return True
-        with trio.move_on_after(self._left_s()):
-            for delay_s in self._delays():
-                if await self._sign():
+    async def _sign(self) -> bool:
+        """Have a header and a signature. False: time ran out first."""
+        with self._while_it_can_arrive():
+            for delay_s in self.tools.delays():
+                try:
+                    await self.signer.sign()
+                except (NodeUnavailable, NodeRefused) as error:
+                    await self._tell_retry(str(error), delay_s)
+                else:
                     return True
                 await trio.sleep(delay_s)
         self._give_up()
         return False
 
-    async def _sign(self) -> bool:
-        """Make and store header and signature. False: the node could not."""
-        message_id = self.stored.message.id
-        try:
-            info = await self.tools.node.wait_ready()
-            self.local = info.pubkey
-            header = self._header(info.pubkey)
-            raw = envelope.encode_header(header)
-            text = envelope.signed_text(
-                raw,
-                network=info.network,
-                record_type=self.stored.record_type,
-                recipient=self.stored.message.recipient,
-                message_id=message_id,
-            )
-            signature = await self.tools.node.sign(text)
-        except (NodeUnavailable, NodeRefused) as error:
-            self._last_reason = str(error)
-            return False
-        await self._write(lambda tx: outbox.set_signed(tx, message_id, header=raw, signature=signature))
-        self._signed = SignedHeader(header=header, raw=raw, signature=signature)
-        return True
-
-    def _header(self, sender: NodePubkey) -> Header:
-        message = self.stored.message
-        return Header(
-            sender=sender,
-            sent_at_ms=self.tools.store.now_ms(),
-            reply_to=message.reply_to,
-            total_bytes=len(message.payload),
-            payload_sha256=hashlib.sha256(message.payload).digest(),
-            amount=message.amount,
-            order=self.stored.order,
-            void_orders=self.voids,
-        )
-
     def _packing(self) -> Packing:
-        assert self._signed is not None, "nothing is packed before it is signed"
-        return Packing(self.stored, self._signed)
-
-    async def _freshen(self) -> bool:
-        """Sign anew what has become too old for the recipient to believe. False: the node could not."""
-        age_ms = self.tools.store.now_ms() - self._packing().signed.header.sent_at_ms
-        return age_ms < SIGN_AGAIN_MS or await self._sign()
+        return Packing(self.stored, self.signer.signed)
 
     # --- Size ---------------------------------------------------------------------------------------------------------
 
     async def _fit_to_route(self, packing: Packing) -> None:
         """Cut parts that no route can carry before they are first sent; without any route, leave them alone."""
+        room: int | None = None
         try:
-            room = await probe(self.tools.node, packing, self.parts)
+            with self._while_it_can_arrive():
+                room = await probe(self.tools.node, packing, self.parts)
         except (NodeUnavailable, NodeRefused, NoRoute):
             return  # the payments themselves will say
         if room is None:
@@ -225,7 +205,7 @@ class Delivery:
         try:
             await self._write(store)
         except ResourceExhausted as error:
-            self._failure = Failure(reason=f"smaller parts cost more: {error}", retryable=True)
+            self._fail(f"smaller parts cost more: {error}", retryable=True)
             return None
         logger.debug("message %s: %d bytes cut into %d parts", self.stored.message.id, part.length, len(smaller))
         return smaller
@@ -258,132 +238,162 @@ class Delivery:
 
     # --- Paying -------------------------------------------------------------------------------------------------------
 
-    async def _pay(self, parts: Sequence[Part], *, maybe_sent: bool) -> None:
-        """Pay parts, the first one first, as many at a time as there are places."""
+    async def _pay(self, parts: Sequence[Part], *, maybe_sent: bool, by: bytes = _HANDING_OUT) -> None:
+        """Pay parts, the first one first, as many at a time as there are places; find those that may be paid.
+
+        Args:
+          parts: what to pay.
+          maybe_sent: they may be in flight, and need no place to be looked for.
+          by: what hands them out; it is not busy any more when it has.
+        """
         async with trio.open_nursery() as nursery:
             for part in parts:
                 if part.state is not PartState.PENDING:
                     continue
-                await self.tools.slots.acquire()
+                if maybe_sent:
+                    self._unended.add(part.payment_hash)
+                elif not await self._take_place(part):
+                    break
+                else:
+                    self._set_busy(part.payment_hash, True)
                 nursery.start_soon(self._pay_part, part, maybe_sent)
+            self._set_busy(by, False)
 
     async def _pay_part(self, part: Part, maybe_sent: bool) -> None:
-        """Pay one part until it is settled or given up. Comes with a place among the slots."""
-        delays = self._delays()
-        holding = True
+        """Pay one part until it is settled or given up. Comes with a place unless it may be in flight."""
+        delays, places = self.tools.delays(), self.tools.lane.places
         try:
             while True:
-                if not holding:
-                    await self.tools.slots.acquire()
-                    holding = True
-                if not maybe_sent and self._stopped():
+                self._set_busy(part.payment_hash, not maybe_sent)
+                if not maybe_sent and not await self._take_place(part):
                     return
-                verdict, maybe_sent = await self._attempt(part, maybe_sent=maybe_sent)
-                if verdict is True:
+                verdict = await self._attempt(part, maybe_sent=maybe_sent)
+                if verdict is None:
                     return
-                self.tools.slots.release()
-                holding = False
                 if isinstance(verdict, _Cut):
+                    places.give_back(part.payment_hash)
                     smaller = await self._replace(part, verdict.part_bytes)
                     if smaller:
-                        await self._pay(smaller, maybe_sent=False)
+                        await self._pay(smaller, maybe_sent=False, by=part.payment_hash)
                     return
-                await self._pause(next(delays), maybe_sent=maybe_sent)
+                if not verdict.slow:
+                    places.give_back(part.payment_hash)
+                    await self._pause(verdict, next(delays))
+                maybe_sent = verdict.maybe_sent
         finally:
-            if holding:
-                self.tools.slots.release()
+            places.give_back(part.payment_hash)
+            self._set_busy(part.payment_hash, False)
 
-    async def _attempt(self, part: Part, *, maybe_sent: bool) -> tuple[bool | _Cut, bool]:
-        """Find out what became of a part, or send it.
+    async def _take_place(self, part: Part) -> bool:
+        """Have a place for a part that is to be sent. False: the message cannot arrive any more."""
+        places = self.tools.lane.places
+        if places.has(part.payment_hash):
+            return True
+        with self._while_it_can_arrive():
+            await places.take(part.payment_hash)
+        if places.has(part.payment_hash) and not self._stopped():
+            return True
+        places.give_back(part.payment_hash)
+        self._give_up()
+        return False
 
-        Returns:
-          Whether it is finished with, or how it must be cut; and whether it may be in flight.
-        """
+    async def _attempt(self, part: Part, *, maybe_sent: bool) -> _Verdict:
+        """Find out what became of a part, or send it."""
+        if part.offset == 0 and not maybe_sent:
+            try:
+                await self.signer.freshen()
+            except (NodeUnavailable, NodeRefused) as error:
+                return _Again(maybe_sent=False, reason=str(error))
         try:
-            if maybe_sent:
-                payment = await self._track(part)
-                if payment is None or payment.status is PaymentStatus.FAILED:
-                    return False, False  # never begun, or over: it can be sent
-            else:
-                if part.offset == 0 and not await self._freshen():
-                    return False, False
-                payment = await self._send(part)
+            payment = await (self._find(part) if maybe_sent else self._send(part))
         except AlreadyPaying:
-            return False, True
+            return _Again(maybe_sent=True)
+        except PaymentNotFound:
+            self._unended.discard(part.payment_hash)
+            return _Again(maybe_sent=False)
         except NodeUnavailable as error:
-            self._last_reason = str(error)
-            return False, True
+            return _Again(maybe_sent=True, reason=str(error))
         except NodeRefused as error:
             if maybe_sent:  # it refuses to say, which ends nothing
-                self._last_reason = str(error)
-                return False, True
+                return _Again(maybe_sent=True, reason=str(error))
+            self._unended.discard(part.payment_hash)
             self._fail(f"the Lightning node refused the payment: {error}", retryable=False)
-            return True, False
+            return None
+        if payment is None:
+            self.tools.lane.places.make_slow(part.payment_hash)
+            return _Again(maybe_sent=True, slow=True)
         if payment.status is PaymentStatus.SUCCEEDED:
             await self._settle(part, payment)
-            return True, False
-        return await self._judge(part, payment), False
-
-    async def _track(self, part: Part) -> Payment | None:
-        await self.tools.node.wait_ready()
-        try:
-            return await self.tools.node.track(part.payment_hash)
-        except PaymentNotFound:
+            self._unended.discard(part.payment_hash)
             return None
+        self._unended.discard(part.payment_hash)
+        return await self._judge(part, payment)
 
-    async def _send(self, part: Part) -> Payment:
-        return await self.tools.node.send_keysend(
-            self.stored.message.recipient,
-            part.amount,
-            part.preimage,
-            self._packing().records(part),
-            fee_limit=part.fee_limit,
-            timeout_s=self.tools.policy.payment_timeout_s,
-        )
+    async def _find(self, part: Part) -> Payment:
+        """Wait for the end of a payment that may have been sent."""
+        node = self.tools.node
+        await node.wait_ready()
+        async with self.tools.lookups:
+            payment = await node.lookup_payment(part.payment_hash)
+        return await node.track(part.payment_hash) if payment.status is PaymentStatus.IN_FLIGHT else payment
+
+    async def _send(self, part: Part) -> Payment | None:
+        """Hand a payment to the node and wait for its end; None: it is slow."""
+        self._unended.add(part.payment_hash)
+        with trio.move_on_after(SLOW_S):
+            return await self.tools.node.send_keysend(
+                self.stored.message.recipient,
+                part.amount,
+                part.preimage,
+                self._packing().records(part),
+                fee_limit=part.fee_limit,
+                timeout_s=self.tools.policy.payment_timeout_s,
+            )
+        return None
 
     async def _settle(self, part: Part, payment: Payment) -> None:
         def store(tx: Tx) -> None:
             outbox.settle_part(tx, part.payment_hash, payment.fee)
             if part.offset == 0:
-                outbox.forget_voids(tx, self.stored.message.recipient, self._packing().signed.header.void_orders)
+                outbox.forget_voids(tx, self.stored.message.recipient, self.signer.signed.header.void_orders)
             if not outbox.pending_parts(tx, self.stored.message.id):
                 self._conclude(tx, None)
 
         await self._write(store)
 
-    async def _judge(self, part: Part, payment: Payment) -> bool | _Cut:
-        """Decide what a failed payment means: finished with, to be cut, or (False) to be tried again."""
+    async def _judge(self, part: Part, payment: Payment) -> _Verdict:
+        """Decide what a failed payment means."""
         reason = payment.failure or PaymentFailure.ERROR
-        self._last_reason = FAILURE_WORDS[reason]
         if reason is PaymentFailure.INCORRECT_PAYMENT_DETAILS:
             support = await self._keysend_support()
             self._fail(f"{FAILURE_WORDS[reason]}, {KEYSEND_WORDS[support]}", retryable=support is KeysendSupport.YES)
-            return True
+            return None
+        again = _Again(maybe_sent=False, reason=FAILURE_WORDS[reason])
         if reason is PaymentFailure.NO_ROUTE and payment.attempts == 0:
-            return await self._judge_size(part)
-        return False
+            return await self._judge_size(part, again)
+        return again
 
-    async def _judge_size(self, part: Part) -> bool | _Cut:
+    async def _judge_size(self, part: Part, again: _Again) -> _Verdict:
         """LND says "no route" to what is too large, too dear and unreachable alike: find out which."""
         packing = self._packing()
         try:
             room = await room_bytes(self.tools.node, packing, part)
         except (NodeUnavailable, NodeRefused):
-            return False
+            return again
         except NoRoute:
             if await self._keysend_support() is not KeysendSupport.UNKNOWN:
-                return False  # a node of the graph: it may come back
+                return again  # a node of the graph: it may come back
             self._fail(
                 "no route: our Lightning node does not know the recipient; check the pubkey, or open a channel",
                 retryable=True,
             )
-            return True
+            return None
         if room is None:
-            return False
+            return again
         size = room - packing.overhead(part)
         if size < min(SMALLEST_PART_BYTES, part.length):
             self._fail("a part of it is too large for any route to the recipient", retryable=False)
-            return True
+            return None
         return _Cut(min(size, -(-part.length // 2)))
 
     async def _keysend_support(self) -> KeysendSupport:
@@ -392,33 +402,81 @@ class Delivery:
         except (NodeUnavailable, NodeRefused):
             return KeysendSupport.UNKNOWN
 
+    async def _pause(self, verdict: _Again, delay_s: float) -> None:
+        """Wait before the next attempt, but no longer than there is time, and until the node is back."""
+        if verdict.maybe_sent:
+            delay_s = min(delay_s, FIRST_RETRY_S)
+        if verdict.reason:
+            await self._tell_retry(verdict.reason, delay_s)
+        if verdict.maybe_sent:
+            await trio.sleep(delay_s)
+            return
+        with self._while_it_can_arrive():
+            await trio.sleep(delay_s)
+            await self.tools.node.wait_ready()
+
+    def _set_busy(self, what: bytes, busy: bool) -> None:
+        """Note what needs a place: a message that only waits for payments to end lets the next one begin."""
+        if busy:
+            self._busy.add(what)
+        else:
+            self._busy.discard(what)
+        if self.resting != (not self._busy):
+            self.resting = not self._busy
+            self.tools.lane.running += -1 if self.resting else 1
+            self.tools.lane.wake()
+
+    # --- Telling ------------------------------------------------------------------------------------------------------
+
+    async def _tell_retry(self, reason: str, delay_s: float) -> None:
+        self._last_reason = reason
+        now_ms = self.tools.store.now_ms()
+        told = self.progress.retrying(reason, now_ms=now_ms, next_try_ms=now_ms + int(delay_s * 1000))
+        if told is not None:
+            message = self.stored.message
+            logger.info("message %s to %s is tried again in %.1f s: %s", message.id, message.recipient, delay_s, reason)
+            await self._tell(told)
+
+    async def _tell(self, told: str) -> None:
+        try:
+            await self.tools.store.write(lambda tx: progress.tell(tx, self.stored, self.signer.local, told))
+        except StoreFull as error:  # only the end of a message is worth waiting for
+            logger.warning("message %s: it is not stored how it stands: %s", self.stored.message.id, error)
+
     # --- Giving up and finishing --------------------------------------------------------------------------------------
 
     def _fail(self, reason: str, *, retryable: bool) -> None:
         self._failure = self._failure or Failure(reason=reason, retryable=retryable)
+        for scope in self._scopes:
+            scope.cancel()
 
     def _give_up(self) -> None:
-        ttl_s = self.tools.policy.ttl_ms // 1000
-        self._fail(f"given up after {ttl_s} s (message.ttl_s); last: {self._last_reason}", retryable=True)
+        last = self._last_reason or self.tools.lane.why_not_sent(self.tools.node.status)
+        self._fail(given_up(self._ttl_s, last), retryable=True)
 
     def _stopped(self) -> bool:
         if self._failure is None and self._left_s() <= 0:
             self._give_up()
         return self._failure is not None
 
+    @property
+    def _ttl_s(self) -> int:
+        return self.tools.policy.ttl_ms // 1000
+
     def _left_s(self) -> float:
         if self.stored.deadline_ms is None:
             return float("inf")
         return max(0.0, (self.stored.deadline_ms - self.tools.store.now_ms()) / 1000)
 
-    async def _pause(self, delay_s: float, *, maybe_sent: bool) -> None:
-        """Wait before the next attempt, but no longer than there is time, and until the node is back."""
-        if maybe_sent:
-            await trio.sleep(min(delay_s, FIRST_RETRY_S))
-            return
-        with trio.move_on_after(self._left_s()):
-            await trio.sleep(delay_s)
-            await self.tools.node.wait_ready()
+    @contextmanager
+    def _while_it_can_arrive(self) -> Iterator[None]:
+        """Leave the block when time is up, or when the message has failed."""
+        with trio.move_on_after(0 if self._failure else self._left_s()) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
 
     def _finish(self, tx: Tx) -> None:
         ended = outbox.state(tx, self.stored.message.id)
@@ -427,20 +485,7 @@ class Delivery:
             self._conclude(tx, self._failure)
 
     def _conclude(self, tx: Tx, failure: Failure | None) -> None:
-        conclude(tx, self.stored, self.local, failure)
-        tx.wake(f"outcome {self.stored.message.id}")
+        conclude(tx, self.stored, self.signer.local, failure)
 
     async def _write(self, work: Callable[[Tx], None]) -> None:
-        """Write, waiting while the disk is full: what was paid must be stored."""
-        delays = self._delays()
-        while True:
-            try:
-                await self.tools.store.write(work)
-            except StoreFull as error:
-                logger.warning("message %s waits: %s", self.stored.message.id, error)
-                await trio.sleep(next(delays))
-            else:
-                return
-
-    def _delays(self) -> Iterator[float]:
-        return delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self.tools.random)
+        await self.tools.write(self.stored.message.id, work)

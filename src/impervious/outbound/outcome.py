@@ -71,6 +71,11 @@ class Outcome:
         )
 
 
+def given_up(ttl_s: int, last: str) -> str:
+    """Say why a message was given up at its deadline."""
+    return f"given up after {ttl_s} s (message.ttl_s); last: {last}"
+
+
 def raise_for(outcome_json: str) -> None:
     """Raise if a stored outcome is a failure.
 
@@ -126,3 +131,4 @@ def conclude(tx: Tx, stored: Stored, local: NodePubkey | None, failure: Failure 
             verified=True,
         )
     )
+    tx.wake(f"outcome {message.id}")

@@ -6,8 +6,7 @@ tickets only, so a large backlog costs little memory; it needs no bound because 
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NoReturn
 
@@ -15,35 +14,26 @@ import trio
 
 from impervious.errors import NotFound
 from impervious.hub import Hub
-from impervious.model import MessageId, NodePubkey
+from impervious.model import MessageId, MessageState, NodePubkey
 from impervious.node import PaymentNode
 from impervious.outbound.accept import SendPolicy
-from impervious.outbound.delivery import Delivery, Slots, Tools
-from impervious.outbound.outcome import raise_for
+from impervious.outbound.delivery import Delivery
+from impervious.outbound.lane import Lane
+from impervious.outbound.outcome import Failure, conclude, given_up, raise_for
+from impervious.outbound.places import Everywhere
+from impervious.outbound.progress import Progress
+from impervious.outbound.signing import Signer
+from impervious.outbound.tools import MAX_LOOKUPS, Tools
 from impervious.store import Store, Tx, outbox
 from impervious.store.outbox import Ticket
 from impervious.wire.envelope import MAX_VOID_ORDERS
 
 logger = logging.getLogger(__name__)
 
-MAX_IN_FLIGHT: Final = 256
-"""Payments under way in all; a channel of LND holds 483."""
 PAGE: Final = 512
-"""Tickets read from the outbox at a time."""
-
-
-class _Lane:
-    """The messages to one recipient that wait, and the places they share."""
-
-    def __init__(self, everywhere: trio.Semaphore, in_flight: int) -> None:
-        self.waiting: deque[Ticket] = deque()
-        self.running = 0
-        self.news = trio.Event()
-        self.in_flight = in_flight
-        self.slots = Slots(trio.Semaphore(in_flight), everywhere)
-
-    def wake(self) -> None:
-        self.news.set()
+"""Tickets read from the outbox at a time, and given up in one transaction."""
+_LOOK_AGAIN_S: Final = 60.0
+"""A clock that was set moves deadlines: they are compared with it at least this often."""
 
 
 class Outbound:
@@ -57,8 +47,10 @@ class Outbound:
         self._hub = hub
         self.policy = policy
         self._random = random
-        self._lanes: dict[NodePubkey, _Lane] = {}
-        self._everywhere = trio.Semaphore(MAX_IN_FLIGHT)
+        self._lanes: dict[NodePubkey, Lane] = {}
+        self._deliveries: dict[MessageId, Delivery] = {}
+        self._everywhere = Everywhere()
+        self._lookups = trio.CapacityLimiter(MAX_LOOKUPS)
         self._local: NodePubkey | None = None
 
     async def run(self) -> NoReturn:
@@ -91,33 +83,73 @@ class Outbound:
     def _enqueue(self, ticket: Ticket, nursery: trio.Nursery) -> None:
         lane = self._lanes.get(ticket.recipient)
         if lane is None:
-            lane = self._lanes[ticket.recipient] = _Lane(self._everywhere, self.policy.in_flight_per_peer)
+            lane = self._lanes[ticket.recipient] = Lane(self._everywhere, self.policy.in_flight_per_peer)
             nursery.start_soon(self._run_lane, ticket.recipient, lane)
-        lane.waiting.append(ticket)
-        lane.wake()
+        lane.add(ticket)
 
-    async def _run_lane(self, recipient: NodePubkey, lane: _Lane) -> None:
+    async def _run_lane(self, recipient: NodePubkey, lane: Lane) -> None:
         """Work on one recipient's messages until there are none."""
-        tools = Tools(node=self._node, store=self._store, policy=self.policy, random=self._random, slots=lane.slots)
+        tools = Tools(
+            node=self._node,
+            store=self._store,
+            policy=self.policy,
+            random=self._random,
+            lane=lane,
+            lookups=self._lookups,
+        )
         async with trio.open_nursery() as nursery:
-            while lane.waiting or lane.running:
-                while lane.waiting and lane.running < lane.in_flight:
-                    lane.running += 1
-                    nursery.start_soon(self._deliver, lane.waiting.popleft(), lane, tools)
-                await lane.news.wait()
-                lane.news = trio.Event()
+            while not lane.ended:
+                for ticket in lane.startable():
+                    nursery.start_soon(self._deliver, ticket, tools)
+                if overdue := lane.overdue(self._store.now_ms(), PAGE):
+                    await self._give_up(overdue, tools)
+                    continue
+                with trio.move_on_after(self._until_overdue_s(lane)):
+                    await lane.wait_news()
             del self._lanes[recipient]  # no checkpoint since the last look: nobody can have queued behind it
 
-    async def _deliver(self, ticket: Ticket, lane: _Lane, tools: Tools) -> None:
+    def _until_overdue_s(self, lane: Lane) -> float:
+        deadline_ms = lane.next_deadline_ms
+        if deadline_ms is None:
+            return float("inf")
+        return min(max(0.0, (deadline_ms - self._store.now_ms()) / 1000), _LOOK_AGAIN_S)
+
+    async def _deliver(self, ticket: Ticket, tools: Tools) -> None:
         def load(tx: Tx) -> Delivery:
             stored, parts = outbox.load(tx, ticket.id)
             voids = outbox.voids(tx, ticket.recipient, MAX_VOID_ORDERS)
-            return Delivery(tools, stored, parts, voids, self._local)
+            return Delivery(tools, stored, parts, Signer(tools, stored, voids, self._local), Progress(stored))
 
         delivery = await self._store.read(load)
-        await delivery.run()
-        lane.running -= 1
-        lane.wake()
+        self._deliveries[ticket.id] = delivery
+        try:
+            await delivery.run()
+        finally:
+            del self._deliveries[ticket.id]
+        tools.lane.open -= 1
+        if not delivery.resting:
+            tools.lane.running -= 1
+        tools.lane.wake()
+
+    async def _give_up(self, tickets: Sequence[Ticket], tools: Tools) -> None:
+        """End messages whose turn did not come in time: none of those that are not signed was ever sent."""
+        last = tools.lane.why_not_sent(self._node.status)
+        failure = Failure(reason=given_up(self.policy.ttl_ms // 1000, last), retryable=True)
+        kept: list[Ticket] = []
+
+        def end(tx: Tx) -> None:
+            kept.clear()
+            for ticket in tickets:
+                stored = outbox.load_intent(tx, ticket.id)
+                assert stored is not None, "messages are never deleted while they are open"
+                if stored.state is MessageState.ACCEPTED:
+                    conclude(tx, stored, self._local, failure)
+                else:
+                    kept.append(ticket)
+
+        await tools.write(tickets[0].id, end)
+        for ticket in reversed(kept):  # parts of them may be paid: they are looked for when their turn comes
+            tools.lane.put_back(ticket)
 
     async def wait(self, message_id: MessageId) -> None:
         """Wait for the end of a message.

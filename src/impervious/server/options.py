@@ -14,7 +14,7 @@ import betterproto2 as proto
 from impervious.config import DEFAULT_RECORD_TYPES, LIGHTNING, Config
 from impervious.errors import InvalidArgument
 from impervious.events import Filter
-from impervious.model import STATUS, Event, NodePubkey
+from impervious.model import STATUS, Event, EventKind, NodePubkey
 from impervious.pb.websocket import SubscribeRequest
 from impervious.wire.json import Encoding
 from impervious.wire.json.fields import Field, fields_of
@@ -148,8 +148,11 @@ class Watch:
         return self.encoding is Encoding.TEXT and not self.extended
 
     def shows(self, event: Event) -> bool:
-        """Whether to show an event that passed the filter: what nobody proved to have sent only on request."""
-        return event.verified or self.extended
+        """Whether to show an event that passed the filter.
+
+        What nobody proved to have sent, and what a program of 2021 would take for the end of a call: only on request.
+        """
+        return self.extended or (event.verified and event.kind is not EventKind.PROGRESS)
 
     @classmethod
     def of_query(

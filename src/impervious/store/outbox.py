@@ -41,6 +41,8 @@ class Stored:
     """What came in for it: only what it costs beyond that counts as spending. 0: it is a message of our own."""
     header: bytes | None
     signature: bytes | None = field(repr=False)
+    progress: str | None = None
+    """What the stream was last told of it (JSON) before its end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class Ticket:
     number: int
     id: MessageId
     recipient: NodePubkey
+    deadline_ms: int | None
+    """When delivery is given up; None: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +138,27 @@ def add_parts(tx: Tx, message_id: MessageId, parts: Sequence[Part]) -> None:
 def tickets(tx: Tx, *, after: int, limit: int) -> list[Ticket]:
     """Return open messages behind a number, in the order in which they were accepted."""
     rows = tx.all(
-        "SELECT number, id, recipient FROM outbound WHERE state IN ('accepted', 'sending') AND number > ?"
+        "SELECT number, id, recipient, deadline_ms FROM outbound WHERE state IN ('accepted', 'sending') AND number > ?"
         " ORDER BY number LIMIT ?",
         after,
         limit,
     )
-    return [Ticket(number=row[0], id=UUID(bytes=row[1]), recipient=NodePubkey(row[2])) for row in rows]
+    return [
+        Ticket(number=row[0], id=UUID(bytes=row[1]), recipient=NodePubkey(row[2]), deadline_ms=row[3]) for row in rows
+    ]
 
 
 _STORED: Final = (
     "number, id, recipient, service_type, record_type, payload, amount_msat, reply_to, ord, state, accepted_at_ms,"
-    " deadline_ms, header, signature, received_msat"
+    " deadline_ms, header, signature, received_msat, progress"
 )
+_WITHOUT_PAYLOAD: Final = _STORED.replace("payload", "x''")
+
+
+def load_intent(tx: Tx, message_id: MessageId) -> Stored | None:
+    """Return a message without its bytes and its parts; None: there is no such message."""
+    row = tx.one(f"SELECT {_WITHOUT_PAYLOAD} FROM outbound WHERE id = ?", message_id.bytes)
+    return _stored(row) if row else None
 
 
 def load(tx: Tx, message_id: MessageId) -> tuple[Stored, list[Part]]:
@@ -175,6 +188,11 @@ def set_signed(tx: Tx, message_id: MessageId, *, header: bytes, signature: bytes
         MessageState.SENDING.value,
         message_id.bytes,
     )
+
+
+def set_progress(tx: Tx, message_id: MessageId, progress: str) -> None:
+    """Store what the stream is told of a message that has not ended."""
+    tx.run("UPDATE outbound SET progress = ? WHERE id = ?", progress, message_id.bytes)
 
 
 def settle_part(tx: Tx, payment_hash: PaymentHash, fee: Msat) -> None:
@@ -268,6 +286,7 @@ def _stored(row: Row) -> Stored:
         header,
         signature,
         received,
+        progress,
     ) = row
     return Stored(
         number=number,
@@ -287,6 +306,7 @@ def _stored(row: Row) -> Stored:
         header=header,
         signature=signature,
         received=Msat(received),
+        progress=progress,
     )
 
 

@@ -200,7 +200,12 @@ UPDATE auto_answer SET msat = 0;
 CREATE INDEX auto_answer_cost ON auto_answer (at_ms, msat) WHERE msat > 0;
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED)
+_PROGRESS: Final = """
+-- What the stream was last told of a message that has not ended (JSON): told once, also across restarts.
+ALTER TABLE outbound ADD COLUMN progress TEXT;
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS)
 
 
 def version_of(connection: dbapi2.Connection) -> int:

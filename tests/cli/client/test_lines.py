@@ -39,6 +39,9 @@ def test_an_outcome() -> None:
     told = {"state": "failed", "service": "message", "reason": "no\nroute", "retryable": True, "parts_settled": 0}
     failed = replace(status, data=json.dumps(told).encode())
     assert LOOK.line(failed).endswith(f" message {EVENT.id} failed: no\\nroute; sending it again may work")
+    for state in ("retrying", "pending"):
+        waits = replace(status, data=json.dumps({"state": state, "service": "message", "reason": "no route"}).encode())
+        assert LOOK.line(waits).endswith(f" message {EVENT.id} {state}: no route")
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"[]", b'{"state":"expired","sender":"02"}', b'{"state":"failed"}'])

@@ -70,7 +70,7 @@ class Look:
 
 
 def _outcome(event: StreamEvent) -> tuple[str, str] | None:
-    """Say how one of our own calls ended; None: it is told in words that we do not know."""
+    """Say how one of our own calls ended, or why it has not; None: it is told in words that we do not know."""
     try:
         told = json.loads(event.data)
         service = printable(str(told["service"]))
@@ -82,6 +82,8 @@ def _outcome(event: StreamEvent) -> tuple[str, str] | None:
             case "failed":
                 again = "; sending it again may work" if told["retryable"] is True else ""
                 return (_RED, f"{service} {event.id} failed: {printable(str(told['reason']))}{again}")
+            case "retrying" | "pending" as state:
+                return (_YELLOW, f"{service} {event.id} {state}: {printable(str(told['reason']))}")
     except (ValueError, KeyError, TypeError):
         pass
     return None

@@ -17,6 +17,9 @@ LARGE_BYTES: Final = 100_000
 POLL_S: Final = 0.05
 """How often the progress of a large message is looked at."""
 
+ENDS: Final = ("delivered", "failed")
+"""States of a message that has ended; it may be told before that it waits."""
+
 
 async def short(stage: Stage) -> None:
     """Alice asks."""
@@ -57,13 +60,17 @@ async def deliver(stage: Stage, sender: Host, recipient: Host, text: str, *, rep
     sent = str(answer["id"])
     data = text.encode()
     stage.tell(Sent(by=sender.name, to=recipient.name, id=sent, size=len(data), text=shortened(data)))
-    outcome = await sender.inbox.wait_for(lambda arrival: (arrival.id, arrival.service) == (sent, STATUS))
+    outcome = await sender.inbox.wait_for(lambda arrival: _is_outcome(arrival, sent))
     told = json.loads(outcome.data)
     if told["state"] != "delivered":
         raise DemoFailed(f"{sender.name} could not deliver it: {told.get('reason', told['state'])}")
     arrived = await recipient.inbox.wait_for(lambda arrival: arrival.id == sent)
     if (arrived.data, arrived.from_pubkey, arrived.reply_to) != (data, sender.pubkey, reply_to):
         raise DemoFailed(f"{recipient.name} saw something else than {sender.name} sent: {_described(arrived)}")
+
+
+def _is_outcome(arrival: Arrival, sent: str) -> bool:
+    return (arrival.id, arrival.service) == (sent, STATUS) and json.loads(arrival.data)["state"] in ENDS
 
 
 def _described(arrival: Arrival) -> str:
