@@ -106,11 +106,13 @@ class Problem:
     code: Status
     message: str
     """A sentence that says what to do."""
+    status: int | None = None
+    """What HTTP calls it, where that is not what its code says."""
 
     @property
     def http_status(self) -> int:
         """What HTTP calls it."""
-        return HTTP_STATUSES[self.code]
+        return self.status or HTTP_STATUSES[self.code]
 
     @property
     def body(self) -> bytes:

@@ -1,1 +1,1 @@
-"""HTTP, REST and streams: ASGI applications, and the adapter that runs them on Hypercorn's HTTP/1.1."""
+"""HTTP, REST and streams: ASGI applications, and a server of HTTP/1.1 that runs them on Trio."""

@@ -25,7 +25,7 @@ WebScope = HTTPScope | WebsocketScope
 Headers = list[tuple[bytes, bytes]]
 
 FRAMES: Final = "impervious.websocket.frames"
-"""Our own ASGI event: whole websocket frames, ready to be sent. `hypercorn_guard` understands it."""
+"""Our own ASGI event: whole websocket frames, ready to be sent. `websocket` understands it."""
 
 JSON_HEADERS: Final[Headers] = [
     (b"content-type", b"application/json"),

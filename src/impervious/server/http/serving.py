@@ -1,4 +1,4 @@
-"""The HTTP door as a task: connections accepted, served by Hypercorn's protocol code, and ended in order.
+"""The HTTP door as a task: connections accepted, served, and ended in order.
 
 It stops by cancellation: no new connections, streams told to end, requests that run given a grace period, then answered
 that the daemon stops, then cut. However badly a peer behaves, that takes no longer than the grace period says.
@@ -11,24 +11,13 @@ from functools import partial
 from typing import Final, NoReturn
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 
 from impervious.server.closing import Closing
-from impervious.server.http.hypercorn_guard import Connection
+from impervious.server.http.connection import Connection
 
 logger = logging.getLogger(__name__)
 
-HEADERS_BYTES: Final = 16 << 10
-"""Of one request: what gRPC is allowed too."""
-KEEP_ALIVE_S: Final = 30
-"""Between requests, and for the headers of one to arrive: bounds what a connection that says nothing may cost."""
-HANDSHAKE_S: Final = 10
-"""For TLS."""
-WEBSOCKET_MESSAGE_BYTES: Final = 1 << 20
-"""Of what a client sends into a stream, where it is ignored."""
 LAST_WORDS_S: Final = 0.5
 """How long requests may take to give up, and sockets to be closed, once the grace period is over."""
 
@@ -44,12 +33,10 @@ class HttpServer:
     """
 
     def __init__(self, app: ASGIFramework, *, streams: Closing, calls: Closing, max_connections: int) -> None:
-        self._app = ASGIWrapper(app)
+        self._app = app
         self._streams = streams
         self._calls = calls
         self._max_connections = max_connections
-        self._config = hypercorn_config()
-        self._context = WorkerContext(None)
         self._open: dict[Connection, trio.CancelScope] = {}
         self._empty = trio.Event()
 
@@ -97,8 +84,7 @@ class HttpServer:
             logger.warning("a connection was refused: %d are open already", len(self._open))
             await trio.aclose_forcefully(stream)
             return
-        transport = stream if ssl_context is None else _secured(stream, ssl_context)
-        connection = Connection(self._app, self._config, self._context, transport)
+        connection = Connection(self._app, stream, ssl_context, self._streams)
         # Shielded from the cancellation that stops the server, so that requests can finish; _stop ends it.
         with trio.CancelScope(shield=True) as scope:
             self._open[connection] = scope
@@ -110,8 +96,7 @@ class HttpServer:
                     self._empty.set()
 
     async def _stop(self, grace_s: float) -> None:
-        self._streams.begin()
-        await self._context.terminated.set()  # connections without a request close by themselves
+        self._streams.begin()  # connections without a request close by themselves
         if await self._all_gone(grace_s):
             return
         self._calls.begin()
@@ -129,19 +114,3 @@ class HttpServer:
                 self._empty = trio.Event()
                 await self._empty.wait()
         return not self._open
-
-
-def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
-    return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-
-
-def hypercorn_config() -> Config:
-    """Set Hypercorn's limits and quiet its logs, which go where ours go."""
-    config = Config()
-    config.errorlog = logger
-    config.include_server_header = False
-    config.h11_max_incomplete_size = HEADERS_BYTES
-    config.keep_alive_timeout = KEEP_ALIVE_S
-    config.ssl_handshake_timeout = HANDSHAKE_S
-    config.websocket_max_message_size = WEBSOCKET_MESSAGE_BYTES
-    return config

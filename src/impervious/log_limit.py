@@ -1,0 +1,42 @@
+"""Log lines that others can cause as often as they like, and that appear only so often."""
+
+import logging
+import math
+from typing import Final
+
+import trio
+
+EVERY_S: Final = 10.0
+"""How often one kind of line appears at most."""
+
+
+class LimitedLog:
+    """A logger whose lines of one kind come once in a while, with the number of those left out in between.
+
+    Args:
+      logger: where they go.
+      every_s: how often each kind may come, in seconds.
+    """
+
+    def __init__(self, logger: logging.Logger, *, every_s: float = EVERY_S) -> None:
+        self._logger = logger
+        self._every_s = every_s
+        self._kinds: dict[str, tuple[float, int]] = {}
+        """Text -> when it came last, and how often it was left out since. Texts are constants, so these are few."""
+
+    def warning(self, text: str, *arguments: object, exc_info: bool = False) -> None:
+        """Log a warning, unless one with the same `text` came within the last `every_s`.
+
+        Args:
+          text: a constant, with % where the arguments go: it is what makes lines be of one kind.
+          arguments: what differs from line to line.
+          exc_info: with the traceback of what is being handled.
+        """
+        now = trio.current_time()
+        last, missed = self._kinds.get(text, (-math.inf, 0))
+        if now < last + self._every_s:
+            self._kinds[text] = (last, missed + 1)
+            return
+        self._kinds[text] = (now, 0)
+        more = f" (and {missed} more since the last such line)" if missed else ""
+        self._logger.warning(f"{text}%s", *arguments, more, exc_info=exc_info)  # noqa: G004 - it holds the placeholders
