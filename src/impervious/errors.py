@@ -38,6 +38,13 @@ class StoreFull(StoreError):
     """The disk is full: nothing was written; the same write works once there is room."""
 
 
+class StoreReplaced(StoreFull):
+    """The file of the open database was moved, deleted or overwritten: nothing was written.
+
+    Everything waits, as it does for a full disk, until the operator has seen to it.
+    """
+
+
 # --- The caller asked for something that cannot be --------------------------------------------------------------------
 
 

@@ -8,11 +8,11 @@ again, and the log makes that safe.
 
 import logging
 import random
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn, TypeVar
 
 import trio
@@ -34,6 +34,7 @@ from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
 from impervious.store import Store, Tx, open_store, outbox, upkeep
 from impervious.store.database import ThreadRunner, in_thread
+from impervious.store.disk import LOOK_S, LOOK_SELDOM_S, Disk
 from impervious.store.upkeep import Retention
 from impervious.units import msat
 
@@ -68,6 +69,7 @@ class Node:
         events: Events,
         services: Services,
         addresses: Addresses | None,
+        disk: Disk,
     ) -> None:
         self.config = config
         self.lightning = lightning
@@ -77,6 +79,7 @@ class Node:
         self.addresses = addresses
         """Where the doors listen; None: it has none."""
         self._events = events
+        self._disk = disk
 
     @property
     def messages(self) -> MessageService:
@@ -98,12 +101,13 @@ class Node:
 
     @property
     def disk_problem(self) -> str | None:
-        """Why the database may soon be unable to store anything; None: there is room."""
-        folder = self.config.store.path.expanduser().parent
-        free = shutil.disk_usage(folder).free
+        """Why the database cannot, or soon may not, store anything, as last looked at; None: it can."""
+        if self._disk.replaced is not None:
+            return self._disk.replaced
+        free = self._disk.free_bytes
         if free >= LOW_DISK_BYTES:
             return None
-        return f"the disk is full: {free >> 20} MB are left for the database in {folder}; make room"
+        return f"the disk is full: {free >> 20} MB are left for the database in {self._disk.folder}; make room"
 
     async def resolve(self, node: str) -> NodePubkey:
         """Find the node that is meant by 66 hex digits, or by @ and the imp id of a peer.
@@ -171,6 +175,8 @@ async def open_node(
             run_sync=surroundings.run_sync,
         ) as store,
     ):
+        disk = Disk(store, config.store.path.expanduser(), run_sync=surroundings.run_sync)
+        await disk.look()
         events = Events(store, hub, max_subscribers=config.limits.subscribers)
         outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random)
         hosted = Services(
@@ -191,9 +197,10 @@ async def open_node(
             work.start_soon(_identify, lightning, store, identified)
             work.start_soon(_after, identified, outbound.run)
             work.start_soon(_keep_tidy, store, hosted, retention(config, hosted))
+            work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
             await work.start(hosted.run)
             async with trio.open_nursery() as entrance:
-                node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None)
+                node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None, disk)
                 if listeners:
                     await entrance.start(_serve_doors, node, listeners)
                 async with trio.open_nursery() as sources:

@@ -1,6 +1,6 @@
 # The part of sqlcipher3's DB-API that the store uses; the package itself is untyped.
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 _Parameter: TypeAlias = int | float | str | bytes | None
 _Row: TypeAlias = tuple[Any, ...]  # type: ignore[explicit-any]  # columns are typed by the schema only
@@ -26,7 +26,10 @@ class Connection:
     def executescript(self, script: str, /) -> Cursor: ...
     def close(self) -> None: ...
 
+_C = TypeVar("_C", bound=Connection)
+
 def complete_statement(statement: str) -> bool: ...
+@overload
 def connect(
     database: str,
     *,
@@ -35,3 +38,12 @@ def connect(
     uri: bool = ...,
     cached_statements: int = ...,
 ) -> Connection: ...
+@overload
+def connect(
+    database: str,
+    *,
+    isolation_level: None = ...,
+    check_same_thread: bool = ...,
+    uri: bool = ...,
+    factory: type[_C],
+) -> _C: ...

@@ -2,9 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from impervious.model import NodeState, NodeStatus
+
+DISK_FULL: Final = "the disk is full"
+"""How a problem begins that room cures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +15,7 @@ class Readiness:
     """Whether calls can be served."""
 
     state: str
-    """`ready`, what the Lightning node lacks (model.NodeState), or `disk_full`."""
+    """`ready`, what the Lightning node lacks (model.NodeState), `disk_full`, or `database`: its file was replaced."""
     reason: str
     """What is missing and what cures it; empty when ready."""
 
@@ -48,5 +51,5 @@ def readiness(node: Judged) -> Readiness:
         return Readiness(state=status.state.value, reason=status.reason)
     disk = node.disk_problem
     if disk is not None:
-        return Readiness(state="disk_full", reason=disk)
+        return Readiness(state="disk_full" if disk.startswith(DISK_FULL) else "database", reason=disk)
     return Readiness(state=status.state.value, reason="")

@@ -9,6 +9,7 @@ A caller that is cancelled while its write waits writes nothing; once its transa
 caller sees the result: either nothing was written and Cancelled is raised, or the write returns.
 """
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,16 +20,29 @@ from typing import Final, Generic, NoReturn, Protocol, TypeVar
 import trio
 from sqlcipher3 import dbapi2
 
-from impervious.errors import StoreError
+from impervious.errors import StoreError, StoreReplaced
 from impervious.model import Event
 from impervious.store import schema
-from impervious.store.connection import TransactionLost, connect, is_environmental, locked, translated
+from impervious.store.connection import (
+    TransactionLost,
+    connect,
+    is_environmental,
+    keep_open,
+    locked,
+    real_path,
+    translated,
+)
 from impervious.store.transaction import Tx
+from impervious.store.watch import FileWatch
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 BATCH: Final = 256
 """Writes that share a commit at most, so that one commit stays in the milliseconds."""
+LOG_FRAMES: Final = 1000
+"""Pages in the write-ahead log from which on it is folded into the file, as SQLite does by itself: 4 MB."""
 
 
 class ThreadRunner(Protocol):
@@ -73,6 +87,7 @@ class Store:
         self,
         writer: dbapi2.Connection,
         reader: dbapi2.Connection,
+        watch: FileWatch,
         *,
         on_commit: CommitListener,
         now_ms: Callable[[], int],
@@ -80,6 +95,7 @@ class Store:
     ) -> None:
         self._writer = writer
         self._reader = reader
+        self._watch = watch
         self._on_commit = on_commit
         self.now_ms = now_ms
         """The wall clock every transaction is stamped with."""
@@ -87,6 +103,7 @@ class Store:
         self._writer_thread = trio.CapacityLimiter(1)
         self._reader_thread = trio.CapacityLimiter(1)
         self._waiting: list[_Job[object]] = []
+        self._log_is_long = False
         self._news = trio.Event()
 
     async def write(self, work: Callable[[Tx], T]) -> T:
@@ -97,6 +114,7 @@ class Store:
 
         Raises:
           StoreFull: the disk is full; nothing was written.
+          StoreReplaced: the file was moved, deleted or overwritten; nothing was written.
           StoreError: the database cannot be used; nothing was written.
 
         Cancellation: before the transaction begins, nothing is written; after that it is finished first.
@@ -120,10 +138,13 @@ class Store:
         """Run `work`, which must not write, on a snapshot of what is committed.
 
         Raises:
+          StoreReplaced: the file was overwritten.
           StoreError: the database cannot be used.
         """
 
         def snapshot() -> T:
+            if self._watch.overwritten is not None:
+                raise StoreReplaced(self._watch.overwritten)
             self._reader.execute("BEGIN")
             try:
                 return work(Tx(self._reader, now_ms=self.now_ms()))
@@ -151,16 +172,49 @@ class Store:
     async def _commit(self, batch: list[_Job[object]]) -> None:
         tx = Tx(self._writer, now_ms=self.now_ms())
         try:
-            await self._run_sync(lambda: _run_batch(self._writer, tx, batch), limiter=self._writer_thread)
+            await self._run_sync(lambda: self._run_batch(tx, batch), limiter=self._writer_thread)
             if tx.events or tx.wakes:
                 self._on_commit(tx.events, tx.wakes)
-        except (dbapi2.Error, TransactionLost) as error:
+        except (dbapi2.Error, TransactionLost, StoreReplaced) as error:
             outcome = translated(error) or error if isinstance(error, dbapi2.Error) else error
             for job in batch:
                 job.error = outcome
         finally:
             for job in batch:
                 job.done.set()
+        if self._log_is_long:  # once those are answered who waited
+            await self._run_sync(self._fold_log, limiter=self._writer_thread)
+
+    def _run_batch(self, tx: Tx, batch: Sequence[_Job[object]]) -> None:
+        self._watch.check()
+        _run_batch(self._writer, tx, batch)
+        self._log_is_long = self._watch.note().in_log >= LOG_FRAMES
+
+    def _fold_log(self) -> None:
+        """Copy the write-ahead log into the file, as far as no reader needs it; the next commit begins it anew."""
+        self._log_is_long = False
+        try:
+            self._watch.check()
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._watch.note()
+        except StoreReplaced:
+            return  # the next commit says so
+        except dbapi2.Error as error:
+            if translated(error) is None:
+                raise
+            logger.warning("the write-ahead log of the database grows: %s", translated(error))
+
+    async def check(self) -> None:
+        """See that the file is the one that was opened, and nothing but SQLite has written it.
+
+        Raises:
+          StoreReplaced: says what happened and what to do.
+          StoreError: the database cannot be used.
+        """
+        try:
+            await self._run_sync(self._watch.check, limiter=self._writer_thread)
+        except dbapi2.Error as error:
+            raise translated(error) or error from error
 
 
 def _run_batch(connection: dbapi2.Connection, tx: Tx, batch: Sequence[_Job[object]]) -> None:
@@ -227,14 +281,18 @@ async def open_store(
         writer = await run_sync(lambda: _opened(path, password), limiter=limiter)
         try:
             reader = await run_sync(lambda: connect(path, password), limiter=limiter)
+            watch = FileWatch(real_path(path), writer)
             try:
-                store = Store(writer, reader, on_commit=on_commit, now_ms=now_ms, run_sync=run_sync)
+                store = Store(writer, reader, watch, on_commit=on_commit, now_ms=now_ms, run_sync=run_sync)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(store.run)
                     yield store
                     nursery.cancel_scope.cancel()
             finally:
-                reader.close()
+                if watch.overwritten is None:
+                    reader.close()
+                else:
+                    keep_open(reader)
         finally:
             writer.close()
 
@@ -243,6 +301,7 @@ def _opened(path: Path, password: str | None) -> dbapi2.Connection:
     connection = connect(path, password)
     try:
         schema.migrate(connection)
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # ours come between commits, after a look at the file
     except dbapi2.Error as error:
         connection.close()
         raise translated(error) or StoreError(f"the database {path} cannot be brought up to date: {error}") from error

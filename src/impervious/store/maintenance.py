@@ -15,7 +15,7 @@ from sqlcipher3 import dbapi2
 
 from impervious.errors import ConfigError, StoreError, StoreLocked
 from impervious.store import schema
-from impervious.store.connection import connect, in_hands, locked, translated
+from impervious.store.connection import connect, in_hands, locked, log_of, real_path, translated
 from impervious.store.transaction import Tx
 
 T = TypeVar("T")
@@ -136,7 +136,8 @@ def _size(connection: dbapi2.Connection, path: Path) -> Size:
         row = connection.execute(f"PRAGMA {name}").fetchone()
         return int(row[0]) if row else 0
 
-    files = (path, path.with_name(f"{path.name}-wal"))
+    real = real_path(path)
+    files = (real, log_of(real))
     return Size(
         file_bytes=sum(file.stat().st_size for file in files if file.exists()),
         free_bytes=pragma("freelist_count") * pragma("page_size"),

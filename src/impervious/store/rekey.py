@@ -18,7 +18,7 @@ from sqlcipher3 import dbapi2
 
 from impervious.errors import StoreError
 from impervious.store import schema
-from impervious.store.connection import connect, in_hands, locked, quoted
+from impervious.store.connection import connect, in_hands, locked, quoted, real_path
 from impervious.store.maintenance import existing
 
 COPY_ENDING: Final = ".rekeyed"
@@ -37,7 +37,7 @@ def rekey(path: Path, old: str | None, new: str | None) -> None:
       StoreKeyWrong: `old` does not open it.
       StoreError: it could not be copied; it is as it was.
     """
-    real = path.resolve()  # a link stays one
+    real = real_path(path)  # a link stays one
     copy = real.with_name(real.name + COPY_ENDING)
     with existing(path), locked(path), in_hands(path):
         copy.unlink(missing_ok=True)
@@ -85,6 +85,7 @@ def _export(connection: dbapi2.Connection, copy: Path, new: str | None) -> None:
     try:
         connection.execute("SELECT sqlcipher_export('copy')")
         connection.execute(f"PRAGMA copy.user_version = {schema.version_of(connection)}")
+        connection.execute(f"PRAGMA copy.application_id = {schema.application_id(connection)}")
     finally:
         connection.execute("DETACH DATABASE copy")
 

@@ -1,5 +1,6 @@
 """The tables, as numbered migrations: applied once each, in order, never edited after a release."""
 
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from sqlcipher3 import dbapi2
@@ -205,7 +206,37 @@ _PROGRESS: Final = """
 ALTER TABLE outbound ADD COLUMN progress TEXT;
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS)
+_MARK: Final = """
+-- Whose database it is: `file` and other programs look at this ("IMPV").
+PRAGMA application_id = 0x494d5056;
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK)
+
+APPLICATION_ID: Final = 0x494D5056
+_FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_message", "outbound", "part"})
+"""Some that every database of ours has had since the first migration."""
+
+
+def is_ours(tables: AbstractSet[str], mark: int) -> bool:
+    """Whether a database is one of ours, or empty and of nobody.
+
+    Args:
+      tables: the names of all its tables.
+      mark: its application id.
+    """
+    return mark == APPLICATION_ID or (mark == 0 and (not tables or tables >= _FIRST_TABLES))
+
+
+def table_names(connection: dbapi2.Connection) -> set[str]:
+    """Return the names of all tables."""
+    return {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+
+
+def application_id(connection: dbapi2.Connection) -> int:
+    """Return what says whose database it is; 0: nothing does."""
+    row = connection.execute("PRAGMA application_id").fetchone()
+    return int(row[0]) if row else 0
 
 
 def version_of(connection: dbapi2.Connection) -> int:

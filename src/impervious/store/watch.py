@@ -1,0 +1,177 @@
+"""Notices what others do to the files of a database that this process has open.
+
+SQLite goes on writing into a file that was deleted or moved, and folds its log into one that was overwritten; what was
+accepted after that would be gone, or would damage a backup that somebody has just put there. So before every commit the
+files are compared with what they were: names by device and inode, content by size and time of change. SQLite's own
+counters tell whether another program changed the content through SQLite, which is its right.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+from sqlcipher3 import dbapi2
+
+from impervious.errors import StoreReplaced
+from impervious.store.connection import FileId, log_of
+
+_LOG_HEADER_BYTES: Final = 32
+_FRAME_BYTES: Final = 24 + 4096
+"""sqlite.org/fileformat2.html, 4.1: each frame of the log has a header of its own before the page."""
+SETTLED_S: Final = 5.0
+"""A change of the file that SQLite's counters do not show is another program's checkpoint, which shows at its end, or
+is no work of SQLite's at all; after so long without another change it is the latter."""
+ASIDE: Final = ".replaced"
+"""Ends the name of a log whose database is gone: SQLite would fold it into whatever has the database's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """The write-ahead log in SQLite's own numbers."""
+
+    in_log: int
+    folded: int
+    """Of them, copied into the file."""
+
+    @classmethod
+    def of(cls, connection: dbapi2.Connection) -> "Frames":
+        """Ask SQLite; changes nothing."""
+        _, in_log, folded = connection.execute("PRAGMA wal_checkpoint(NOOP)").fetchone() or (0, 0, 0)
+        return cls(int(in_log), int(folded))
+
+
+class _Content(NamedTuple):
+    """What is compared of what is in a file."""
+
+    size: int
+    changed_ns: int
+
+
+class FileWatch:
+    """Compares the files of an open database with what they were. Used in the writer's thread only.
+
+    Args:
+      real: the file, links followed.
+      connection: an open connection to it. *Ownership:* stays with the caller.
+      monotonic: a clock in seconds.
+    """
+
+    def __init__(
+        self, real: Path, connection: dbapi2.Connection, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._real = real
+        self._log = log_of(real)
+        self._shared = real.with_name(f"{real.name}-shm")
+        self._connection = connection
+        self._file_id, self._log_id, self._shared_id = (_id(path) for path in (real, self._log, self._shared))
+        self._monotonic = monotonic
+        self._set_aside = False
+        self._suspected: tuple[_Content | None, float] | None = None
+        """A change that SQLite's counters do not show, and when it was first seen."""
+        self.overwritten: str | None = None
+        """Why this database can never be written, nor read, again; None: it can."""
+        self.note()
+
+    def note(self) -> Frames:
+        """Remember what the files look like after work of our own."""
+        self._frames = Frames.of(self._connection)
+        self._content = _content(self._real)
+        return self._frames
+
+    def check(self) -> None:
+        """See that the files are those that were opened, and that SQLite alone has written them.
+
+        Raises:
+          StoreReplaced: they are not; says what happened and what to do.
+        """
+        if self.overwritten is not None:
+            raise StoreReplaced(self.overwritten)
+        self._check_name()
+        self._check_content()
+        if (_id(self._log), _id(self._shared)) != (self._log_id, self._shared_id):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # SQLite has them open still
+            raise StoreReplaced(
+                f"{self._log.name} or {self._shared.name} was deleted, moved or replaced while the daemon ran: nothing"
+                f" more is accepted. What was accepted has been copied into {self._real.name}: restart the daemon"
+            )
+
+    def _check_name(self) -> None:
+        now = _id(self._real)
+        if now == self._file_id:
+            if self._set_aside and not self._log.exists():
+                os.rename(f"{self._log}{ASIDE}", self._log)
+            self._set_aside = False
+            return
+        if now is None:
+            raise StoreReplaced(
+                f"the database {self._real} was deleted or moved while the daemon ran: nothing more is accepted. Move"
+                f" it back to where it was, beside {self._log.name}, and the daemon goes on. If it was deleted, copy it"
+                f" out of /proc/{os.getpid()}/fd before you stop the daemon"
+            )
+        self._put_log_aside()
+        raise StoreReplaced(
+            f"the database {self._real} was replaced by another file while the daemon ran: nothing more is accepted."
+            " Move the first one back, and the daemon goes on; or stop the daemon, and start it with the new one. The"
+            f" first one's log is now {self._log.name}{ASIDE}: the two belong together"
+        )
+
+    def _check_content(self) -> None:
+        content, frames = _content(self._real), Frames.of(self._connection)
+        if content != self._content and frames == self._frames:
+            self._suspect(content)
+        self._suspected = None
+        log = _content(self._log)
+        if log is not None and _id(self._log) == self._log_id and log.size < _log_bytes(frames):
+            self._give_up(
+                f"{self._log} was cut short while the daemon ran, and what was accepted last may be gone: nothing more"
+                " is accepted. Stop the daemon, and put a backup there before you start it"
+            )
+        self._content, self._frames = content, frames  # what another program did through SQLite
+
+    def _suspect(self, content: "_Content | None") -> NoReturn:
+        now = self._monotonic()
+        if self._suspected is None or self._suspected[0] != content:
+            self._suspected = content, now
+        what = f"the database {self._real} is being written by another program"
+        if now - self._suspected[1] < SETTLED_S:
+            raise StoreReplaced(
+                f"{what}: wait a few seconds; if that lasts, see whether somebody copied a file over it"
+            )
+        self._put_log_aside()
+        self._give_up(
+            f"the database {self._real} was overwritten while the daemon ran, and not by SQLite: nothing more is"
+            " accepted. Stop the daemon, put a whole database there, and start it. What was accepted last is in"
+            f" {self._log.name}{ASIDE}"
+        )
+
+    def _give_up(self, why: str) -> NoReturn:
+        self.overwritten = why
+        raise StoreReplaced(why)
+
+    def _put_log_aside(self) -> None:
+        if not self._set_aside and _id(self._log) == self._log_id:
+            os.rename(self._log, f"{self._log}{ASIDE}")
+            self._set_aside = True
+
+
+def _log_bytes(frames: Frames) -> int:
+    return _LOG_HEADER_BYTES + frames.in_log * _FRAME_BYTES if frames.in_log else 0
+
+
+def _id(path: Path) -> FileId | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _content(path: Path) -> _Content | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _Content(status.st_size, status.st_mtime_ns)

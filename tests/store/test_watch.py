@@ -1,0 +1,214 @@
+"""What others do to the files of an open database: each in a process of its own, as locks want it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import inline
+from tests.store.test_maintenance import event
+
+from impervious.errors import StoreFull, StoreReplaced
+from impervious.store import Store, log, open_store, watch
+from impervious.store.connection import connect, log_of
+from impervious.store.maintenance import look
+from impervious.store.watch import ASIDE, FileWatch
+
+ELSEWHERE = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+for statement in sys.argv[2:]:
+    database.execute(statement).fetchall()
+database.close()
+"""
+
+MANY = (
+    "CREATE TABLE x AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000)"
+    " SELECT i, zeroblob(2000) AS b FROM n"
+)
+
+
+def elsewhere(path: Path, *statements: str) -> None:
+    """Work on the database in another process, through SQLite."""
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(path), *statements], check=True, timeout=60)
+
+
+async def write(store: Store, count: int = 1, size: int = 1) -> None:
+    await store.write(lambda tx: [tx.emit(event(b"x" * size)) for _ in range(count)])
+
+
+async def events(store: Store) -> int:
+    return (await store.read(log.extent)).events
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "imp.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[Store]:
+    async with open_store(path, run_sync=inline) as opened:
+        await write(opened, 10)
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("SELECT * FROM event",),
+        ("UPDATE counter SET value = 1",),
+        ("PRAGMA wal_checkpoint(PASSIVE)",),
+        ("PRAGMA wal_checkpoint(TRUNCATE)",),
+        (MANY, "UPDATE x SET i = i + 1", "DROP TABLE x"),
+        ("VACUUM", "PRAGMA wal_checkpoint(PASSIVE)", "UPDATE counter SET value = 1"),
+    ],
+)
+async def test_another_program_may_use_sqlite(store: Store, path: Path, statements: tuple[str, ...]) -> None:
+    for _ in range(3):
+        elsewhere(path, *statements)
+        await store.check()
+        await write(store, 10, 1000)
+    assert await events(store) == 40
+
+
+@pytest.mark.slow
+async def test_another_program_cannot_delete_the_log(store: Store, path: Path) -> None:
+    """It would, if this process had lost its locks: by closing any descriptor of the file."""
+    before = os.stat(f"{path}-wal").st_ino
+    connect(path, None).close()
+    elsewhere(path, "SELECT * FROM event")
+    assert os.stat(f"{path}-wal").st_ino == before
+    assert await events(store) == 10
+
+
+@pytest.mark.parametrize("how", [Path.unlink, lambda path: path.rename(f"{path}.old"), "folder"])
+async def test_a_file_that_is_gone(tmp_path: Path, how: Callable[[Path], None] | str) -> None:
+    path = tmp_path / "folder" / "imp.db"
+    async with open_store(path, run_sync=inline) as store:
+        await write(store)
+        if how == "folder":
+            path.parent.rename(tmp_path / "elsewhere")
+        else:
+            assert callable(how)
+            how(path)
+        with pytest.raises(StoreReplaced, match="deleted or moved while the daemon ran: nothing more is accepted"):
+            await write(store)
+        assert await events(store) == 1
+    assert not path.exists()
+
+
+async def test_a_file_that_comes_back(store: Store, path: Path) -> None:
+    path.rename(f"{path}.old")
+    with pytest.raises(StoreFull):  # whoever waits for room waits for this too
+        await write(store)
+    shutil.copy(f"{path}.old", path)  # another file by that name
+    with pytest.raises(StoreReplaced, match="was replaced by another file"):
+        await write(store)
+    assert not log_of(path).exists()  # or it would be folded into the other file
+    os.rename(f"{path}.old", path)
+    await write(store)
+    assert await events(store) == 11
+    assert [file.name for file in path.parent.glob(f"*{ASIDE}")] == []
+
+
+async def test_a_file_that_is_replaced_is_left_alone(tmp_path: Path, path: Path) -> None:
+    other = tmp_path / "other.db"
+    async with open_store(other, run_sync=inline) as store:
+        await write(store, 3)
+    content = other.read_bytes()
+    async with open_store(path, run_sync=inline) as store:
+        await write(store, 100, 1000)
+        other.replace(path)
+        with pytest.raises(StoreReplaced, match="was replaced by another file"):
+            await store.check()
+    assert path.read_bytes() == content
+    async with open_store(path, run_sync=inline) as store:
+        assert await events(store) == 3
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["another", "a backup of itself"])
+async def test_a_file_that_is_overwritten(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    monkeypatch.setattr(watch, "SETTLED_S", 0.0)
+    backup = tmp_path / "backup.db"
+    async with open_store(backup, run_sync=inline) as store:
+        await write(store, 3)
+    async with open_store(path, run_sync=inline) as store:
+        await write(store, 5, 1000)
+        if same:
+            elsewhere(path, f"VACUUM INTO '{backup}.2'")
+            backup = Path(f"{backup}.2")
+        await write(store, 100, 1000)
+        shutil.copyfile(backup, path)
+        content = path.read_bytes()
+        for _ in range(2):
+            with pytest.raises(StoreReplaced, match="was overwritten while the daemon ran"):
+                await write(store)
+        with pytest.raises(StoreReplaced):
+            await events(store)
+    assert path.read_bytes() == content  # the log of the old one was not folded into it
+    shutil.copy(path, tmp_path / "copy.db")  # for the process that has it open ends before it is opened again
+    assert look(tmp_path / "copy.db", None, log.extent)[0].events == (5 if same else 3)
+
+
+def test_a_change_without_sqlite_is_waited_for(path: Path) -> None:
+    """Another program's checkpoint shows in SQLite's counters only at its end."""
+    now = 0.0
+    connection = connect(path, None)
+    connection.execute("CREATE TABLE x (y)")
+    looking = FileWatch(path, connection, monotonic=lambda: now)
+    os.utime(path)
+    with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
+        looking.check()
+    now = 4.0
+    with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
+        looking.check()
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # its end
+    looking.check()
+    os.utime(path, (1, 1))
+    now = 10.0
+    with pytest.raises(StoreReplaced, match="is being written"):
+        looking.check()
+    os.utime(path, (2, 2))  # it goes on
+    now = 16.0
+    with pytest.raises(StoreReplaced, match="is being written"):
+        looking.check()
+    now = 22.0
+    with pytest.raises(StoreReplaced, match="was overwritten"):
+        looking.check()
+    connection.close()
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_log_that_is_gone(tmp_path: Path, path: Path, ending: str, replaced: bool) -> None:
+    async with open_store(path, run_sync=inline) as store:
+        await write(store, 10)
+        os.unlink(f"{path}{ending}")
+        if replaced:
+            Path(f"{path}{ending}").write_bytes(b"")
+        with pytest.raises(StoreReplaced, match=r"was deleted, moved or replaced .* restart the daemon"):
+            await write(store)
+        shutil.copy(path, tmp_path / "died.db")  # as if the machine died now
+        assert look(tmp_path / "died.db", None, log.extent)[0].events == 10
+    async with open_store(path, run_sync=inline) as store:
+        assert await events(store) == 10
+
+
+async def test_a_log_that_is_cut(store: Store, path: Path) -> None:
+    os.truncate(f"{path}-wal", 5000)
+    with pytest.raises(StoreReplaced, match="was cut short while the daemon ran"):
+        await write(store)
+
+
+async def test_the_log_is_folded_as_it_grows(store: Store, path: Path) -> None:
+    for _ in range(40):
+        await write(store, 20, 50_000)
+    assert os.stat(f"{path}-wal").st_size < 8 << 20
+    assert path.stat().st_size > 30 << 20
