@@ -163,6 +163,32 @@ class MessageState(Enum):
     FAILED = "failed"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReport:
+    """How far a message of ours is."""
+
+    id: MessageId
+    recipient: NodePubkey
+    service_type: ServiceType
+    state: str
+    """A `MessageState`, or `retrying` or `pending` of one that has not ended."""
+    reason: str
+    """Why it failed, or why the last attempt did."""
+    retryable: bool
+    parts: int
+    parts_settled: int
+    parts_in_flight: int
+    """As far as is known."""
+    amount: Msat
+    """What the recipient has got so far."""
+    fee: Msat
+    accepted_at_ms: int
+    deadline_ms: int | None
+    """When it is given up; None: never."""
+    next_try_ms: int
+    """When the next attempt begins; 0: none is planned."""
+
+
 class PartState(Enum):
     """Life of one keysend of a message."""
 

@@ -14,7 +14,7 @@ import trio
 
 from impervious.errors import NotFound
 from impervious.hub import Hub
-from impervious.model import MessageId, MessageState, NodePubkey
+from impervious.model import MessageId, MessageReport, MessageState, NodePubkey
 from impervious.node import PaymentNode
 from impervious.outbound.accept import SendPolicy
 from impervious.outbound.delivery import Delivery
@@ -22,6 +22,7 @@ from impervious.outbound.lane import Lane
 from impervious.outbound.outcome import Failure, conclude, given_up, raise_for
 from impervious.outbound.places import Everywhere
 from impervious.outbound.progress import Progress
+from impervious.outbound.report import report
 from impervious.outbound.signing import Signer
 from impervious.outbound.tools import MAX_LOOKUPS, Tools
 from impervious.store import Store, Tx, outbox
@@ -150,6 +151,18 @@ class Outbound:
         await tools.write(tickets[0].id, end)
         for ticket in reversed(kept):  # parts of them may be paid: they are looked for when their turn comes
             tools.lane.put_back(ticket)
+
+    async def report(self, message_id: MessageId) -> MessageReport:
+        """Say how far a message is.
+
+        Raises:
+          NotFound: there is no such message.
+        """
+        delivery = self._deliveries.get(message_id)
+        found = await self._store.read(lambda tx: report(tx, message_id, delivery))
+        if found is None:
+            raise NotFound(f"no message has the id {message_id}")
+        return found
 
     async def wait(self, message_id: MessageId) -> None:
         """Wait for the end of a message.

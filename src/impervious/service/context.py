@@ -11,7 +11,7 @@ import trio
 from impervious.config import Config, ServiceConfig
 from impervious.errors import InvalidArgument, NodeUnavailable
 from impervious.hub import Hub
-from impervious.model import MessageId, NodePubkey
+from impervious.model import MessageId, MessageReport, NodePubkey
 from impervious.node import LightningNode
 from impervious.outbound import Outbound
 from impervious.service.keys import checked_key
@@ -146,6 +146,14 @@ class ServiceContext:
         Cancellation: stops waiting, not delivering.
         """
         await self._outbound.wait(message_id)
+
+    async def report(self, message_id: MessageId) -> MessageReport:
+        """Say how far a message of this node is, whichever service sent it.
+
+        Raises:
+          NotFound: there is no such message, or no longer.
+        """
+        return await self._outbound.report(message_id)
 
     async def transaction(self, effect: Callable[[ServiceTx], T]) -> T:
         """Run `effect` in a transaction: all of it is kept, or what it raises is raised here and nothing is."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from impervious.errors import InvalidArgument, ResourceExhausted
-from impervious.model import MessageId, NodePubkey, ServiceType
+from impervious.model import MessageId, MessageReport, NodePubkey, ServiceType
 from impervious.service import Service, ServiceTx, Shown, VerifiedMessage
 from impervious.units import Sat, msat, sat_charged
 
@@ -72,3 +72,11 @@ class MessageService(Service):
         if wait:
             await self.context.wait(message_id)
         return message_id
+
+    async def get(self, message_id: MessageId) -> MessageReport:
+        """Say how far a message of this node is, whichever service sent it.
+
+        Raises:
+          NotFound: there is no such message, or no longer.
+        """
+        return await self.context.report(message_id)

@@ -210,6 +210,12 @@ def pending_parts(tx: Tx, message_id: MessageId) -> int:
     return tx.number("SELECT count(*) FROM part WHERE message_id = ? AND state = 'pending'", message_id.bytes)
 
 
+def ranges(tx: Tx, message_id: MessageId) -> int:
+    """Count the ranges that a message was cut into, those of smaller parts and not of what they replaced."""
+    # A part that was replaced begins where the first of the smaller ones does.
+    return tx.number("SELECT count(DISTINCT position) FROM part WHERE message_id = ?", message_id.bytes)
+
+
 def totals(tx: Tx, message_id: MessageId) -> Totals:
     """Sum what was really paid for a message."""
     row = tx.one(

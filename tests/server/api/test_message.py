@@ -333,3 +333,29 @@ async def test_a_deadline_ends_the_waiting_not_the_sending(
         await MessagingStub(channel).send_message(request, timeout=5)  # type: ignore[arg-type]
     assert (caught.value.status.value, trio.current_time()) == (4, began + 5)
     assert await inside.house.stored_messages() == 1
+
+
+# --- GetMessage -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_waits_is_found(inside: Inside) -> None:
+    sent = (await post(inside, body(amount=7))).json["id"]
+    found = (await request(inside.app, "GET", f"/v1/message/get?id={sent}", server=inside.http)).json
+    assert {found[name] for name in ("id", "pubkey", "serviceType", "state")} == {
+        sent,
+        ALICE.hex,
+        "message",
+        "accepted",
+    }
+    assert (found["parts"], found["partsSettled"], found["partsInFlight"], found["feeMsat"]) == (1, 0, 0, "0")
+    assert int(found["untilMs"]) > int(found["acceptedAtMs"])
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [("", 400, "id is missing"), ("?id=x", 400, "id"), (f"?id={UUID(int=1)}", 404, "no message has the id")],
+)
+async def test_a_message_that_is_not_there(inside: Inside, query: str, status: int, words: str) -> None:
+    reply = await request(inside.app, "GET", f"/v1/message/get{query}", server=inside.http)
+    assert reply.status == status
+    assert words in reply.json["message"]

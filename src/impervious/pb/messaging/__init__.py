@@ -3,7 +3,14 @@
 # plugin: python-betterproto2
 # This file has been @generated
 
-__all__ = ("MessagingBase", "MessagingStub", "SendMessageRequest", "SendMessageResponse")
+__all__ = (
+    "GetMessageRequest",
+    "GetMessageResponse",
+    "MessagingBase",
+    "MessagingStub",
+    "SendMessageRequest",
+    "SendMessageResponse",
+)
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +28,85 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class GetMessageRequest(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    What the call that sent it answered.
+    """
+
+
+default_message_pool.register_message("messaging", "GetMessageRequest", GetMessageRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetMessageResponse(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Recipient, 66 hex digits.
+    """
+
+    service_type: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Service that sent it.
+    """
+
+    state: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    accepted: it waits for its turn. sending. retrying: an attempt failed, and another one follows. pending: its time is
+    over, and payments of it are in flight. delivered. failed.
+    """
+
+    reason: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Why it failed, or why the last attempt did.
+    """
+
+    retryable: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    If it failed: whether sending it again may work.
+    """
+
+    parts: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
+    """
+    Payments that carry it.
+    """
+
+    parts_settled: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+
+    parts_in_flight: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    As far as this daemon knows.
+    """
+
+    amount_msat: "int" = betterproto2.field(10, betterproto2.TYPE_INT64)
+    """
+    What the recipient has got so far.
+    """
+
+    fee_msat: "int" = betterproto2.field(11, betterproto2.TYPE_INT64)
+    """
+    What routing has cost so far.
+    """
+
+    accepted_at_ms: "int" = betterproto2.field(12, betterproto2.TYPE_INT64)
+
+    until_ms: "int" = betterproto2.field(13, betterproto2.TYPE_INT64)
+    """
+    When it is given up; 0: never.
+    """
+
+    next_try_ms: "int" = betterproto2.field(14, betterproto2.TYPE_INT64)
+    """
+    When the next attempt begins; 0: none is planned.
+    """
+
+
+default_message_pool.register_message("messaging", "GetMessageResponse", GetMessageResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -96,6 +182,27 @@ class MessagingStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def get_message(
+        self,
+        message: "GetMessageRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetMessageResponse":
+        """
+        How far a message of this node is, whichever service sent it; NOT_FOUND if there is none, or no longer.
+        """
+
+        return await self._unary_unary(
+            "/messaging.Messaging/GetMessage",
+            message,
+            GetMessageResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class MessagingBase(betterproto2_grpclib.ServiceBase):
     """
@@ -109,12 +216,25 @@ class MessagingBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def get_message(self, message: "GetMessageRequest") -> "GetMessageResponse":
+        """
+        How far a message of this node is, whichever service sent it; NOT_FOUND if there is none, or no longer.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_send_message(
         self, stream: "grpclib.server.Stream[SendMessageRequest, SendMessageResponse]"
     ) -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.send_message(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_message(self, stream: "grpclib.server.Stream[GetMessageRequest, GetMessageResponse]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_message(request)
         await stream.send_message(response)
 
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
@@ -124,5 +244,11 @@ class MessagingBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SendMessageRequest,
                 SendMessageResponse,
+            ),
+            "/messaging.Messaging/GetMessage": grpclib.const.Handler(
+                self.__rpc_get_message,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetMessageRequest,
+                GetMessageResponse,
             ),
         }

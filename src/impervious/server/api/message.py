@@ -4,7 +4,7 @@ from functools import partial
 from typing import Final
 
 from impervious.errors import InvalidArgument
-from impervious.pb.messaging import SendMessageRequest, SendMessageResponse
+from impervious.pb.messaging import GetMessageRequest, GetMessageResponse, SendMessageRequest, SendMessageResponse
 from impervious.server.convert import message_id
 from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.message import MessageService
@@ -28,7 +28,17 @@ def operations(service: MessageService) -> list[Operation]:
             example=SendMessageRequest(msg=b"hello", pubkey=EXAMPLE_PUBKEY, amount=10),
             needs=["pubkey"],
             keyed=True,
-        )
+        ),
+        operation(
+            "/messaging.Messaging/GetMessage",
+            "GET /v1/message/get",
+            GetMessageRequest,
+            GetMessageResponse,
+            partial(get_message, service),
+            service=service.context.config,
+            example=GetMessageRequest(id="7e0e1cc2-1d7f-4a34-9f4f-3ac4a1ad2a4b"),
+            needs=["id"],
+        ),
     ]
 
 
@@ -48,6 +58,30 @@ async def send_message(
         wait=request.wait,
     )
     return SendMessageResponse(id=str(sent))
+
+
+async def get_message(service: MessageService, request: GetMessageRequest, _context: CallContext) -> GetMessageResponse:
+    """Say how far a message is."""
+    wanted = message_id(request.id, "id")
+    if wanted is None:
+        raise InvalidArgument("id is missing: give the one that the call answered which sent the message")
+    found = await service.get(wanted)
+    return GetMessageResponse(
+        id=str(found.id),
+        pubkey=found.recipient.hex,
+        service_type=found.service_type,
+        state=found.state,
+        reason=found.reason,
+        retryable=found.retryable,
+        parts=found.parts,
+        parts_settled=found.parts_settled,
+        parts_in_flight=found.parts_in_flight,
+        amount_msat=found.amount,
+        fee_msat=found.fee,
+        accepted_at_ms=found.accepted_at_ms,
+        until_ms=found.deadline_ms or 0,
+        next_try_ms=found.next_try_ms,
+    )
 
 
 def _amount(service: MessageService, size: int, given: Sat, context: CallContext) -> Sat:
