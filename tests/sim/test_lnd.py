@@ -98,3 +98,77 @@ def test_an_operator_can_be_asked_who_it_is() -> None:
     network = SimNetwork.line("alice", "bob")
     assert network.lnd("alice").name == "alice"
     assert network.lnd("alice").pubkey == network.node("alice").pubkey
+
+
+async def test_payments_of_a_node_that_is_killed_may_stay_in_flight_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with SimNetwork.line("alice", "bob").open() as network:
+        alice, lnd = network.node("alice"), network.lnd("alice")
+        before = [list(channel.balances) for channel in network.channels]
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with pytest.raises(NodeUnavailable):
+                    await pay(alice, network.node("bob").pubkey, 1)
+
+            nursery.start_soon(send)
+            await trio.sleep(0.01)
+            lnd.kill(strands=True)
+        lnd.start()
+        await trio.sleep(80_000)
+        payment = await alice.lookup_payment(preimage_of(1).payment_hash)
+        assert (payment.status, payment.attempts) == (PaymentStatus.IN_FLIGHT, 1)
+        assert [list(channel.balances) for channel in network.channels] == before
+        assert not any(channel.htlcs for channel in network.channels)
+
+
+async def test_one_payment_can_be_stranded(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, bob = network.node("alice"), network.node("bob").pubkey
+        network.lnd("alice").strand_next_payment()
+        with trio.move_on_after(80_000) as scope:
+            await pay(alice, bob, 1)
+        assert scope.cancelled_caught
+        network.lnd("alice").restart()
+        assert (await alice.lookup_payment(preimage_of(1).payment_hash)).status is PaymentStatus.IN_FLIGHT
+        assert (await pay(alice, bob, 2)).status is PaymentStatus.SUCCEEDED
+
+
+async def test_who_goes_away_for_a_time_comes_back(autojump_clock: trio.testing.MockClock) -> None:
+    async with SimNetwork.line("alice", "bob", latency_s=(0, 0)).open() as network:
+        alice, bob = network.lnd("alice"), network.lnd("bob")
+        async with alice.rpcs.subscribe_channel_events() as events:
+            bob.go_offline(10)
+            assert not (await events.receive()).active
+            start = trio.current_time()
+            assert (await events.receive()).active
+            assert trio.current_time() - start == 10
+            alice.disconnect(bob, 5)
+            assert [(await events.receive()).active for _ in range(2)] == [False, True]
+            bob.lock(7)
+            assert not (await events.receive()).active
+            assert network.node("bob").status.state is NodeState.LOCKED
+            assert (await events.receive()).active
+            assert network.node("bob").status.ready
+            alice.disconnect(bob)
+            alice.connect(bob)
+            assert [(await events.receive()).active for _ in range(2)] == [False, True]
+        bob.lock(5)
+        bob.stop()
+        await trio.sleep(10)
+        assert network.node("bob").status.state is NodeState.AWAY
+
+
+async def test_mission_control_refuses_without_an_attempt_until_it_is_reset(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with SimNetwork.line("alice", "bob", "carol", latency_s=(0, 0)).open() as network:
+        alice, carol = network.node("alice"), network.node("carol").pubkey
+        network.lnd("carol").lock(15)
+        assert (await pay(alice, carol, 1)).failure is PaymentFailure.NO_ROUTE
+        await trio.sleep(60)
+        refused = await pay(alice, carol, 2)
+        assert (refused.failure, refused.attempts) == (PaymentFailure.NO_ROUTE, 0)
+        network.lnd("alice").reset_mission_control()
+        assert (await pay(alice, carol, 3)).status is PaymentStatus.SUCCEEDED

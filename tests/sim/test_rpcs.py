@@ -184,8 +184,10 @@ async def test_a_list_of_payments_has_what_succeeded(autojump_clock: trio.testin
 
 async def test_without_a_route_it_says_so(autojump_clock: trio.testing.MockClock) -> None:
     async with opened() as network:
-        with pytest.raises(LndError, match="unable to find a path to destination"):
+        with pytest.raises(LndError, match="insufficient local balance"):
             await network.lnd("alice").rpcs.query_routes(order(network, amount=10**10))
+        with pytest.raises(LndError, match="unable to find a path to destination"):
+            await network.lnd("alice").rpcs.query_routes(order(network, amount=999))
 
 
 async def test_a_single_invoice_is_followed_through_every_state(autojump_clock: trio.testing.MockClock) -> None:

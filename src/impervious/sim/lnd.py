@@ -3,7 +3,9 @@
 Every command takes effect before it returns.
 """
 
+import math
 from collections.abc import Mapping
+from functools import partial
 
 from impervious.errors import PaymentFailure
 from impervious.model import NodePubkey, PaymentHash, Preimage, Records
@@ -47,9 +49,16 @@ class SimLnd:
         self.rpcs.end_streams()
         self._down()
 
-    def kill(self) -> None:
-        """Let its process die: connections break."""
+    def kill(self, *, strands: bool = False) -> None:
+        """Let its process die: connections break.
+
+        Args:
+          strands: what it was sending is lost between its databases, as happens to lnd under kill -9: the payments stay
+            IN_FLIGHT for ever, though no channel has an HTLC for them.
+        """
         self.rpcs.tear_streams()
+        if strands:
+            self._engine.strand(self.name)
         self._down()
 
     def start(self, state: WalletState = WalletState.SERVER_ACTIVE) -> None:
@@ -63,15 +72,21 @@ class SimLnd:
         self.stop()
         self.start()
 
-    def lock(self) -> None:
-        """Restart it, and leave its wallet locked."""
+    def lock(self, for_s: float = math.inf) -> None:
+        """Restart it, and leave its wallet locked, for a time or until `unlock`."""
         self.stop()
         self.start(WalletState.LOCKED)
+        if for_s < math.inf:
+            self._driver.later(for_s, self._unlock_if_locked)
 
     def unlock(self) -> None:
         """Unlock its wallet: it goes through all states to SERVER_ACTIVE."""
         for state in (WalletState.UNLOCKED, WalletState.RPC_ACTIVE, WalletState.SERVER_ACTIVE):
             self.set_state(state)
+
+    def _unlock_if_locked(self) -> None:
+        if self.node.state is WalletState.LOCKED:
+            self.unlock()
 
     def set_state(self, state: WalletState) -> None:
         """Put it into a wallet state."""
@@ -106,17 +121,41 @@ class SimLnd:
         """Break the connection of the next payment that ends just before its caller is told."""
         self.rpcs.lose_answers += 1
 
+    def strand_next_payment(self) -> None:
+        """Leave the next payment IN_FLIGHT for ever, with an attempt that no channel has an HTLC for."""
+        self.node.strands += 1
+
+    def reset_mission_control(self) -> None:
+        """Let it forget which hops have failed, as `lncli resetmc` does."""
+        self.node.mission_control.reset()
+
     def delay_arrivals(self, delay_s: float) -> None:
         """Make every HTLC that is sent to it from now on take longer, while it stays in flight."""
         self.node.delay_s = delay_s
 
-    def go_offline(self) -> None:
-        """Lose the connections to all peers; its RPCs go on."""
+    def go_offline(self, for_s: float = math.inf) -> None:
+        """Lose the connections to all peers, for a time or until `go_online`; its RPCs go on."""
         self._connect(connected=False)
+        if for_s < math.inf:
+            self._driver.later(for_s, partial(self._connect, connected=True))
 
     def go_online(self) -> None:
         """Find all peers again."""
         self._connect(connected=True)
+
+    def disconnect(self, peer: "SimLnd", for_s: float = math.inf) -> None:
+        """Lose the connection to one peer, for a time or until `connect`: their channels become inactive."""
+        self._join(peer.name, connected=False)
+        if for_s < math.inf:
+            self._driver.later(for_s, partial(self._join, peer.name, connected=True))
+
+    def connect(self, peer: "SimLnd") -> None:
+        """Find a peer again."""
+        self._join(peer.name, connected=True)
+
+    def _join(self, peer: str, *, connected: bool) -> None:
+        self._engine.connect(self.name, peer, connected=connected)
+        self._driver.step()
 
     def _connect(self, *, connected: bool) -> None:
         for channel in self._engine.world.graph.channels_of(self.name):
@@ -125,9 +164,9 @@ class SimLnd:
 
     # --- its invoices ---
 
-    def add_invoice(self, value: Msat, *, memo: str = "", expiry_s: int = 86_400) -> Invoice:
+    def add_invoice(self, value: Msat, *, memo: str = "", expiry_s: int = 86_400, private: bool = False) -> Invoice:
         """Make an ordinary invoice, with a random preimage."""
-        invoice = self._engine.add_invoice(self.name, value, memo=memo, expiry_s=expiry_s)
+        invoice = self._engine.add_invoice(self.name, value, memo=memo, expiry_s=expiry_s, private=private)
         self._driver.step()
         return invoice
 
@@ -142,7 +181,7 @@ class SimLnd:
         self._driver.step()
 
     def hold_keysends(self, hold_s: float) -> None:
-        """Run it with --keysend-hold-time."""
+        """Run it with --keysend-hold-time: keysends from now on are held, and given back after that."""
         self.node.keysend_hold_s = hold_s
 
     def pause_between_open_and_settled(self, gap_s: float) -> None:

@@ -46,7 +46,7 @@ from impervious.model import (
 )
 from impervious.sim import convert
 from impervious.sim.convert import translated
-from impervious.sim.engine.answers import HASH_TAKEN, NO_PATH, LndError, WalletState
+from impervious.sim.engine.answers import HASH_TAKEN, NO_BALANCE, NO_PATH, LndError, WalletState
 from impervious.sim.engine.payments import Order, SimPayment
 from impervious.sim.invoices import SimInvoices
 from impervious.sim.lnd import SimLnd
@@ -166,9 +166,9 @@ class SimNode:
         )
         with self._asking():
             try:
-                path = await self._rpcs.query_routes(order)
+                path = await self._rpcs.query_routes(order, mission_control=True)
             except LndError as error:
-                if error.text != NO_PATH:
+                if error.text not in (NO_BALANCE, NO_PATH):
                     raise
                 raise NoRoute("no route can carry this: too large, too dear, or the node cannot be reached") from error
         return Route(hops=len(path.hops), fee=path.fee, total_amount=path.total, height=path.time_lock)
@@ -217,7 +217,7 @@ class SimNode:
         """Read a payment request."""
         try:
             with self._asking():
-                return await self._rpcs.decode_pay_req(payment_request)
+                return (await self._rpcs.decode_pay_req(payment_request)).invoice
         except NodeRefused as error:
             raise InvalidArgument(
                 f"the node cannot read this invoice ({error}): give the whole text of one for its network"

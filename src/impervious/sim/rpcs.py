@@ -13,15 +13,16 @@ import trio
 from grpclib.const import Status
 
 from impervious.errors import Malformed, Unverified
-from impervious.model import DecodedInvoice, InvoiceState, NodePubkey, PaymentHash, Preimage
+from impervious.model import HtlcState, InvoiceState, NodePubkey, PaymentHash, Preimage
 from impervious.sim.driver import Driver
 from impervious.sim.engine import payment_request
-from impervious.sim.engine.answers import BROKEN, GONE, NO_PATH, NOT_YET, LndError, WalletState
+from impervious.sim.engine.answers import BROKEN, GONE, NO_BALANCE, NO_PATH, NOT_YET, LndError, WalletState
 from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.invoices import Invoice, LiveFilter
-from impervious.sim.engine.payments import Order, SimPayment
-from impervious.sim.engine.route import NoPathError, Path
-from impervious.sim.engine.world import InvoiceChanged, News, Node, PaymentChanged
+from impervious.sim.engine.mission_control import Pair, PairResult
+from impervious.sim.engine.payments import Attempt, Order, SimPayment
+from impervious.sim.engine.route import BalanceTooLowError, NoPathError, Path
+from impervious.sim.engine.world import ChannelChanged, InvoiceChanged, News, Node, PaymentChanged
 from impervious.sim.streams import LiveStream
 from impervious.units import Msat
 from impervious.wire import keysend, lnd_signature
@@ -111,10 +112,27 @@ class Rpcs:
         self._invoices: set[LiveStream[Invoice]] = set()
         self._listeners: set[_InvoiceListener] = set()
         self._single_invoices: dict[PaymentHash, set[LiveStream[Invoice]]] = defaultdict(set)
+        self._channels: set[LiveStream[ChannelChanged]] = set()
         self._states: set[LiveStream[WalletState]] = set()
         self._breakers: set[Callable[[], object]] = set()
         self._changed = trio.Event()
         driver.listen(node.name, self._hear)
+
+    @property
+    def name(self) -> str:
+        """What the network calls the node."""
+        return self._node.name
+
+    def named(self, pubkey: bytes) -> str:
+        """What the network calls the node with a key, or an empty string."""
+        return self._world.named(pubkey)
+
+    def channel_ends(self, chan_id: int) -> dict[str, bytes] | None:
+        """The two nodes of a channel that this node knows, with their keys."""
+        channel = self._world.graph.channels.get(chan_id)
+        if channel is None or (channel.private and self._node.name not in channel.nodes):
+            return None
+        return {name: self._world.pubkeys[name].raw for name in channel.nodes}
 
     # --- state ---
 
@@ -209,13 +227,42 @@ class Rpcs:
             include_incomplete=include_incomplete, index_offset=index_offset, limit=limit, backwards=backwards
         )
 
-    async def query_routes(self, order: Order) -> Path:
+    async def query_routes(self, order: Order, *, mission_control: bool = False) -> Path:
         """Lightning.QueryRoutes."""
         await self._ready()
         try:
-            return self._driver.engine.payer.find(self._node, order)
+            return self._driver.engine.payer.find(self._node, order, mission_control=mission_control, padding=0)
+        except BalanceTooLowError:
+            raise LndError(NO_BALANCE) from None
         except NoPathError:
             raise LndError(NO_PATH) from None
+
+    async def send_to_route(
+        self, order: Order, path: Path, *, total: Msat = Msat(0), goes_on: bool = False
+    ) -> tuple[SimPayment, Attempt]:
+        """Router.SendToRouteV2: try one way, and wait for what becomes of it.
+
+        Leaving early changes nothing.
+        """
+        await self._ready()
+        with self._payment_stream(PaymentHash(order.payment_hash)) as stream:
+            number = self._driver.engine.send_to_route(self._node.name, order, path, total=total, goes_on=goes_on)
+            self._driver.step()
+            async for payment in stream:
+                attempt = next((a for a in payment.attempts if a.id == number), None)
+                if attempt is not None and attempt.state is not HtlcState.ACCEPTED:
+                    return payment, attempt
+        raise LndError("router shutting down")
+
+    async def mission_control(self) -> list[tuple[Pair, PairResult]]:
+        """Router.QueryMissionControl."""
+        await self._ready()
+        return list(self._node.mission_control)
+
+    async def reset_mission_control(self) -> None:
+        """Router.ResetMissionControl."""
+        await self._ready()
+        self._node.mission_control.reset()
 
     # --- invoices ---
 
@@ -227,6 +274,7 @@ class Rpcs:
         memo: str = "",
         description_hash: bytes = b"",
         expiry_s: int = 0,
+        private: bool = False,
     ) -> Invoice:
         """Lightning.AddInvoice."""
         await self._ready()
@@ -239,14 +287,15 @@ class Rpcs:
             memo=memo,
             description_hash=description_hash,
             expiry_s=expiry_s,
+            private=private,
         )
         self._driver.step()
         return invoice
 
-    async def decode_pay_req(self, text: str) -> DecodedInvoice:
+    async def decode_pay_req(self, text: str) -> payment_request.Read:
         """Lightning.DecodePayReq."""
         await self._ready()
-        return payment_request.decode(text)
+        return payment_request.read(text)
 
     async def list_invoices(
         self,
@@ -357,6 +406,22 @@ class Rpcs:
         await self._ready()
         return [(channel, self._world.live(channel)) for channel in self._world.graph.channels_of(self._node.name)]
 
+    @asynccontextmanager
+    async def subscribe_channel_events(self) -> AsyncIterator[LiveStream[ChannelChanged]]:
+        """Lightning.SubscribeChannelEvents: channels that come and go from now on."""
+        await self._ready()
+        stream = LiveStream[ChannelChanged]()
+        self._channels.add(stream)
+        try:
+            yield stream
+        finally:
+            self._channels.discard(stream)
+
+    @property
+    def channel_subscribers(self) -> int:
+        """Subscriptions to channels that come and go."""
+        return len(self._channels)
+
     async def channel_balance(self) -> Balances:
         """Lightning.ChannelBalance."""
         local = remote = incoming = outgoing = 0
@@ -397,10 +462,10 @@ class Rpcs:
 
     # --- inside ---
 
-    def _streams(self) -> list[LiveStream[SimPayment] | LiveStream[Invoice]]:
+    def _streams(self) -> list[LiveStream[SimPayment] | LiveStream[Invoice] | LiveStream[ChannelChanged]]:
         payments = [stream for streams in self._payments.values() for stream in streams]
         invoices = [stream for streams in self._single_invoices.values() for stream in streams]
-        return [*payments, *invoices, *self._invoices]
+        return [*payments, *invoices, *self._invoices, *self._channels]
 
     async def _ready(self) -> None:
         """Let others run, then refuse if LND could not answer."""
@@ -427,6 +492,9 @@ class Rpcs:
                 listener.hear(news.invoice)
             for stream in self._single_invoices.get(news.invoice.payment_hash, ()):
                 _send_single(stream, news.invoice)
+        elif isinstance(news, ChannelChanged):
+            for channels in self._channels:
+                channels.put(news)
         else:
             for states in self._states:
                 states.put(news.state)

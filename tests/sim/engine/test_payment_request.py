@@ -124,7 +124,7 @@ def order(**changes: object) -> Order:
 def test_an_order_is_filled_from_its_request() -> None:
     filled = payment_request.filled(order(fee_limit=Msat(7)), now_s=EPOCH_S + 3600)
     assert (filled.dest, filled.amount, filled.payment_hash) == (PAYEE.pubkey.raw, 5000, HASH)
-    assert (filled.payment_addr, filled.cltv_delta, filled.fee_limit) == (SECRET, 83, 7)
+    assert (filled.payment_addr, filled.cltv_delta, filled.fee_limit) == (SECRET, 80, 7)
     assert payment_request.filled(order(payment_request=made(amount=0), amount=Msat(1)), now_s=EPOCH_S).amount == 1
 
 

@@ -15,9 +15,9 @@ from impervious.wire import onion
 DEAR = Policy(base_fee=Msat(900_000))
 
 
-def find(lab: Lab, sender: str, order: Order) -> Path:
+def find(lab: Lab, sender: str, order: Order, *, mission_control: bool = True) -> Path:
     payer: Payer = lab.engine.payer
-    return payer.find(lab.engine.world.nodes[sender], order)
+    return payer.find(lab.engine.world.nodes[sender], order, mission_control=mission_control)
 
 
 def line(hops: int) -> Lab:
@@ -70,9 +70,22 @@ def test_another_hop_costs_more_than_a_small_fee() -> None:
 def test_a_record_fits_to_the_byte(hops: int, largest: int) -> None:
     lab = line(hops)
     last = f"n{hops}"
-    assert len(find(lab, "n0", lab.order(last, records={400000: bytes(largest)}, fee_limit=10**6)).hops) == hops
+    fits = lab.order(last, records={400000: bytes(largest)}, fee_limit=10**6)
+    assert len(find(lab, "n0", fits, mission_control=False).hops) == hops
     with pytest.raises(NoPathError):
-        find(lab, "n0", lab.order(last, records={400000: bytes(largest + 1)}, fee_limit=10**6))
+        find(lab, "n0", lab.order(last, records={400000: bytes(largest + 1)}, fee_limit=10**6), mission_control=False)
+
+
+@pytest.mark.parametrize(("hops", "found"), [(9, True), (10, False)])
+def test_a_way_that_will_probably_fail_is_none(hops: int, found: bool) -> None:
+    lab = line(hops)
+    order = lab.order(f"n{hops}", fee_limit=10**6)
+    assert len(find(lab, "n0", order, mission_control=False).hops) == hops
+    if found:
+        assert find(lab, "n0", order).probability == pytest.approx(0.95 * 0.6 ** (hops - 1))
+    else:
+        with pytest.raises(NoPathError):
+            find(lab, "n0", order)
 
 
 def test_the_balance_is_what_all_usable_channels_have_together() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 from tests.contract.stage import network as contract_network
-from tests.sim.reader import preimage_of
+from tests.sim.reader import preimage_of, until
 
 from impervious.pb import lnrpc, routerrpc
 from impervious.rpc import Channel, client_context, open_channel
@@ -44,6 +44,10 @@ class Served:
         context = client_context(self.credentials[name].certificate.read_text())
         async with open_channel("127.0.0.1", self.ports[name], ssl_context=context, metadata=metadata) as channel:
             yield channel
+
+    async def channel_subscribed(self, name: str) -> None:
+        """Wait until somebody hears of a node's channels."""
+        await until(lambda: self.lnd(name).rpcs.channel_subscribers > 0)
 
     def baked(self, name: str, *permissions: tuple[str, str]) -> dict[str, str]:
         """Metadata with a macaroon that may do only these."""

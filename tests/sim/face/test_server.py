@@ -11,8 +11,11 @@ from impervious.pb import invoicesrpc, lnrpc, routerrpc
 from impervious.rpc import Channel
 from impervious.sim import SimNetwork
 from impervious.sim.engine.answers import WalletState
+from impervious.sim.face.invoices import Invoices
+from impervious.sim.face.lightning import Lightning
 from impervious.sim.face.permissions import OPEN, REQUIRED
-from impervious.sim.face.services import Invoices, Lightning, Router, State
+from impervious.sim.face.router import Router
+from impervious.sim.face.state import State
 
 STATE = lnrpc.GetStateRequest(), lnrpc.GetStateResponse
 INFO = lnrpc.GetInfoRequest(), lnrpc.GetInfoResponse

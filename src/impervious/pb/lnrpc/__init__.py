@@ -11,6 +11,10 @@ __all__ = (
     "ChannelBalanceRequest",
     "ChannelBalanceResponse",
     "ChannelConstraints",
+    "ChannelEventSubscription",
+    "ChannelEventUpdate",
+    "ChannelEventUpdateUpdateType",
+    "ChannelPoint",
     "CheckMacPermRequest",
     "CheckMacPermResponse",
     "Failure",
@@ -89,6 +93,24 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+class ChannelEventUpdateUpdateType(betterproto2.Enum):
+    OPEN_CHANNEL = 0
+
+    CLOSED_CHANNEL = 1
+
+    ACTIVE_CHANNEL = 2
+
+    INACTIVE_CHANNEL = 3
+
+    PENDING_OPEN_CHANNEL = 4
+
+    FULLY_RESOLVED_CHANNEL = 5
+
+    CHANNEL_FUNDING_TIMEOUT = 6
+
+    CHANNEL_UPDATE = 7
 
 
 class FailureFailureCode(betterproto2.Enum):
@@ -447,6 +469,75 @@ class ChannelConstraints(betterproto2.Message):
 
 
 default_message_pool.register_message("lnrpc", "ChannelConstraints", ChannelConstraints)
+
+
+@dataclass(eq=False, repr=False)
+class ChannelEventSubscription(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("lnrpc", "ChannelEventSubscription", ChannelEventSubscription)
+
+
+@dataclass(eq=False, repr=False)
+class ChannelEventUpdate(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - channel:
+    """
+
+    open_channel: "Channel | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="channel")
+
+    active_channel: "ChannelPoint | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True, group="channel"
+    )
+
+    inactive_channel: "ChannelPoint | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, optional=True, group="channel"
+    )
+
+    fully_resolved_channel: "ChannelPoint | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, optional=True, group="channel"
+    )
+
+    channel_funding_timeout: "ChannelPoint | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True, group="channel"
+    )
+
+    type: "ChannelEventUpdateUpdateType" = betterproto2.field(
+        5, betterproto2.TYPE_ENUM, default_factory=lambda: ChannelEventUpdateUpdateType(0)
+    )
+
+
+default_message_pool.register_message("lnrpc", "ChannelEventUpdate", ChannelEventUpdate)
+
+
+@dataclass(eq=False, repr=False)
+class ChannelPoint(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - funding_txid:
+    """
+
+    funding_txid_bytes: "bytes | None" = betterproto2.field(
+        1, betterproto2.TYPE_BYTES, optional=True, group="funding_txid"
+    )
+    """
+    In the order of Bitcoin's serialization: the reverse of what is written.
+    """
+
+    funding_txid_str: "str | None" = betterproto2.field(
+        2, betterproto2.TYPE_STRING, optional=True, group="funding_txid"
+    )
+
+    output_index: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("lnrpc", "ChannelPoint", ChannelPoint)
 
 
 @dataclass(eq=False, repr=False)
@@ -1536,6 +1627,31 @@ class LightningStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def subscribe_channel_events(
+        self,
+        message: "ChannelEventSubscription | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[ChannelEventUpdate]":
+        """
+        Channels that come and go, from now on: what is active already is not said.
+        """
+
+        if message is None:
+            message = ChannelEventSubscription()
+
+        async for response in self._unary_stream(
+            "/lnrpc.Lightning/SubscribeChannelEvents",
+            message,
+            ChannelEventUpdate,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
     async def check_macaroon_permissions(
         self,
         message: "CheckMacPermRequest",
@@ -1672,6 +1788,16 @@ class LightningBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def subscribe_channel_events(
+        self, message: "ChannelEventSubscription"
+    ) -> "AsyncIterator[ChannelEventUpdate]":
+        """
+        Channels that come and go, from now on: what is active already is not said.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield ChannelEventUpdate()
+
     async def check_macaroon_permissions(self, message: "CheckMacPermRequest") -> "CheckMacPermResponse":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -1779,6 +1905,17 @@ class LightningBase(betterproto2_grpclib.ServiceBase):
         response = await self.list_channels(request)
         await stream.send_message(response)
 
+    async def __rpc_subscribe_channel_events(
+        self, stream: "grpclib.server.Stream[ChannelEventSubscription, ChannelEventUpdate]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.subscribe_channel_events,
+            stream,
+            request,
+        )
+
     async def __rpc_check_macaroon_permissions(
         self, stream: "grpclib.server.Stream[CheckMacPermRequest, CheckMacPermResponse]"
     ) -> None:
@@ -1872,6 +2009,12 @@ class LightningBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ListChannelsRequest,
                 ListChannelsResponse,
+            ),
+            "/lnrpc.Lightning/SubscribeChannelEvents": grpclib.const.Handler(
+                self.__rpc_subscribe_channel_events,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                ChannelEventSubscription,
+                ChannelEventUpdate,
             ),
             "/lnrpc.Lightning/CheckMacaroonPermissions": grpclib.const.Handler(
                 self.__rpc_check_macaroon_permissions,

@@ -3,7 +3,15 @@
 # plugin: python-betterproto2
 # This file has been @generated
 
-__all__ = ("RouterBase", "RouterStub", "SendPaymentRequest", "TrackPaymentRequest")
+__all__ = (
+    "ResetMissionControlRequest",
+    "ResetMissionControlResponse",
+    "RouterBase",
+    "RouterStub",
+    "SendPaymentRequest",
+    "SendToRouteRequest",
+    "TrackPaymentRequest",
+)
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,6 +30,22 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class ResetMissionControlRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("routerrpc", "ResetMissionControlRequest", ResetMissionControlRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ResetMissionControlResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("routerrpc", "ResetMissionControlResponse", ResetMissionControlResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -96,6 +120,28 @@ default_message_pool.register_message("routerrpc", "SendPaymentRequest", SendPay
 
 
 @dataclass(eq=False, repr=False)
+class SendToRouteRequest(betterproto2.Message):
+    payment_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    route: "_lnrpc__.Route | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Custom records are those of its last hop; a keysend has its preimage's among them.
+    """
+
+    skip_temp_err: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    An attempt that fails leaves the payment open; only with an mpp_record in the last hop.
+    """
+
+    first_hop_custom_records: "dict[int, bytes]" = betterproto2.field(
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_UINT64, betterproto2.TYPE_BYTES)
+    )
+
+
+default_message_pool.register_message("routerrpc", "SendToRouteRequest", SendToRouteRequest)
+
+
+@dataclass(eq=False, repr=False)
 class TrackPaymentRequest(betterproto2.Message):
     payment_hash: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
 
@@ -151,6 +197,51 @@ class RouterStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def send_to_route_v_2(
+        self,
+        message: "SendToRouteRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "_lnrpc__.HtlcAttempt":
+        """
+        One attempt over a route of the caller's choice, without regard to mission control; answers when it has ended.
+        """
+
+        return await self._unary_unary(
+            "/routerrpc.Router/SendToRouteV2",
+            message,
+            _lnrpc__.HtlcAttempt,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def reset_mission_control(
+        self,
+        message: "ResetMissionControlRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ResetMissionControlResponse":
+        """
+        Forget what failed: penalties of an hour's half life end at once.
+        """
+
+        if message is None:
+            message = ResetMissionControlRequest()
+
+        return await self._unary_unary(
+            "/routerrpc.Router/ResetMissionControl",
+            message,
+            ResetMissionControlResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 from .. import lnrpc as _lnrpc__
 
@@ -172,6 +263,20 @@ class RouterBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield _lnrpc__.Payment()
+
+    async def send_to_route_v_2(self, message: "SendToRouteRequest") -> "_lnrpc__.HtlcAttempt":
+        """
+        One attempt over a route of the caller's choice, without regard to mission control; answers when it has ended.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def reset_mission_control(self, message: "ResetMissionControlRequest") -> "ResetMissionControlResponse":
+        """
+        Forget what failed: penalties of an hour's half life end at once.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def __rpc_send_payment_v_2(
         self, stream: "grpclib.server.Stream[SendPaymentRequest, _lnrpc__.Payment]"
@@ -195,6 +300,22 @@ class RouterBase(betterproto2_grpclib.ServiceBase):
             request,
         )
 
+    async def __rpc_send_to_route_v_2(
+        self, stream: "grpclib.server.Stream[SendToRouteRequest, _lnrpc__.HtlcAttempt]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.send_to_route_v_2(request)
+        await stream.send_message(response)
+
+    async def __rpc_reset_mission_control(
+        self, stream: "grpclib.server.Stream[ResetMissionControlRequest, ResetMissionControlResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.reset_mission_control(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/routerrpc.Router/SendPaymentV2": grpclib.const.Handler(
@@ -208,5 +329,17 @@ class RouterBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 TrackPaymentRequest,
                 _lnrpc__.Payment,
+            ),
+            "/routerrpc.Router/SendToRouteV2": grpclib.const.Handler(
+                self.__rpc_send_to_route_v_2,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SendToRouteRequest,
+                _lnrpc__.HtlcAttempt,
+            ),
+            "/routerrpc.Router/ResetMissionControl": grpclib.const.Handler(
+                self.__rpc_reset_mission_control,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResetMissionControlRequest,
+                ResetMissionControlResponse,
             ),
         }

@@ -43,7 +43,10 @@ NOT_YET: Final = {
 """What every RPC but State's answers before RPC_ACTIVE."""
 
 NO_PATH: Final = "unable to find a path to destination"
-"""What QueryRoutes says, whatever the reason."""
+"""What QueryRoutes says, whatever the reason but one."""
+
+NO_BALANCE: Final = "insufficient local balance"
+"""What it says if all channels of the node together cannot send the amount."""
 
 HASH_TAKEN: Final = "invoice with payment hash already exists"
 """What AddInvoice says of a preimage that it has an invoice for."""

@@ -4,6 +4,7 @@ Nothing happens by itself: `advance` does what has come due, `next_due_s` says w
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final
 
 from impervious.model import (
@@ -24,15 +25,27 @@ from impervious.sim.engine.identity import Identity
 from impervious.sim.engine.invoices import Invoice
 from impervious.sim.engine.payer import Payer
 from impervious.sim.engine.payments import Order
-from impervious.sim.engine.route import FINAL_CLTV_DELTA, Hop, Path
+from impervious.sim.engine.route import BLOCK_PADDING, FINAL_CLTV_DELTA, Hop, HopHint, Path, RouteHint
 from impervious.sim.engine.switch import Switch
 from impervious.sim.engine.topology import ChannelSpec, NodeSpec, Topology
-from impervious.sim.engine.world import InvoiceChanged, Leg, News, Node, StateChanged, Step, Touched, World
+from impervious.sim.engine.world import (
+    ChannelChanged,
+    InvoiceChanged,
+    Leg,
+    News,
+    Node,
+    StateChanged,
+    Step,
+    Touched,
+    World,
+)
 from impervious.units import Msat, msat
 
 _FIRST_FUNDING_HEIGHT: Final = 800_000
 INVOICE_EXPIRY_S: Final = 86_400
 """lnd's default for AddInvoice."""
+MAX_HOP_HINTS: Final = 20
+"""invoicesrpc.maxHopHints."""
 
 
 class Engine:
@@ -132,6 +145,14 @@ class Engine:
         """
         self.payer.pay(self.world.nodes[name], order)
 
+    def send_to_route(self, name: str, order: Order, path: Path, *, total: Msat, goes_on: bool) -> int:
+        """SendToRouteV2: try a way that the caller names (`Payer.send_to_route`).
+
+        Raises:
+          LndError: the hash is being paid, or has been.
+        """
+        return self.payer.send_to_route(self.world.nodes[name], order, path, total=total, goes_on=goes_on)
+
     def add_invoice(
         self,
         name: str,
@@ -141,6 +162,7 @@ class Engine:
         memo: str = "",
         description_hash: bytes = b"",
         expiry_s: int = 0,
+        private: bool = False,
     ) -> Invoice:
         """AddInvoice.
 
@@ -151,6 +173,7 @@ class Engine:
           memo: its description, unless there is a hash.
           description_hash: 32 bytes, or empty.
           expiry_s: 0 or less is LND's default.
+          private: name its private channels as ways to it.
 
         Raises:
           LndError: what it shall say cannot be, or its hash is taken.
@@ -160,6 +183,7 @@ class Engine:
         preimage = preimage or Preimage(chance.randbytes(32))
         created_s, payment_addr = int(self.world.time.wall_s()), chance.randbytes(32)
         expiry_s = expiry_s if expiry_s > 0 else INVOICE_EXPIRY_S
+        hints = tuple(self._hop_hints(name, value)) if private else ()
         invoice = node.invoices.add(
             preimage=preimage,
             value=value,
@@ -176,13 +200,36 @@ class Engine:
                 expiry_s=expiry_s,
                 memo=memo,
                 description_hash=description_hash,
+                hints=hints,
             ),
+            private=private,
+            hints=hints,
             description_hash=description_hash,
             payment_addr=payment_addr,
         )
         self._invoice_changed(name, invoice)
         self.world.plan_expiry(name, invoice.payment_hash, in_s=expiry_s)
         return invoice
+
+    def _hop_hints(self, name: str, value: Msat) -> Iterator[RouteHint]:
+        """The ways over a node's private channels (invoicesrpc PopulateHopHints)."""
+        ways = []
+        for channel in self.world.graph.channels_of(name):
+            peer = channel.peer(name)
+            remote = channel.balances[channel.side(peer)]
+            if channel.private and self.world.live(channel) and remote >= value and self.world.graph.announced(peer):
+                ways.append((remote, channel, peer))
+        for _, channel, peer in sorted(ways, key=lambda way: -way[0])[:MAX_HOP_HINTS]:
+            policy = channel.policies[channel.side(peer)]
+            yield (
+                HopHint(
+                    pubkey=self.world.pubkeys[peer].raw,
+                    chan_id=channel.chan_id,
+                    base_fee=policy.base_fee,
+                    fee_ppm=policy.fee_ppm,
+                    cltv_delta=policy.cltv_delta,
+                ),
+            )
 
     def cancel_invoice(self, name: str, payment_hash: PaymentHash) -> None:
         """CancelInvoice: give back what is held for it.
@@ -208,19 +255,31 @@ class Engine:
     def set_state(self, name: str, state: WalletState) -> None:
         """Move a node to a wallet state; its channels work in SERVER_ACTIVE only."""
         node = self.world.nodes[name]
+        before = self._live(name)
         was_running, node.state = node.running, state
         self.world.news.append(StateChanged(name, state))
+        self._say_changes(name, before)
         if node.running and not was_running:
             self.payer.resume(node)
             self.switch.wake()
 
     def connect(self, first: str, second: str, *, connected: bool) -> None:
         """Join or part two peers."""
+        before = self._live(first)
         for channel in self.world.graph.channels_of(first):
             if channel.peer(first) == second:
                 channel.connected = connected
+        self._say_changes(first, before)
         if connected:
             self.switch.wake()
+
+    def strand(self, name: str) -> None:
+        """Lose the HTLCs that a node has sent and that have not arrived, while its payments wait for them for ever."""
+        node = self.world.nodes[name]
+        for payment_hash in self.switch.strand(name):
+            payment = node.payments.get(payment_hash)
+            if payment is not None:
+                self.payer.strand(node, payment)
 
     def renumber(self, name: str) -> None:
         """Migrate a node's invoices to native SQL."""
@@ -240,10 +299,19 @@ class Engine:
         channel = next((c for c in self.world.graph.channels_of(forger) if c.peer(forger) == receiver), None)
         if channel is None:
             raise ValueError(f"{forger} has no channel with {receiver}")
-        expiry = self.world.height + FINAL_CLTV_DELTA
+        expiry = self.world.height + FINAL_CLTV_DELTA + BLOCK_PADDING
         hop = Hop(chan_id=channel.chan_id, name=receiver, pubkey=pubkey, forwards=amount, fee=Msat(0), expiry=expiry)
         path = Path(source=forger, hops=(hop,), total=amount, time_lock=expiry)
         self.switch.launch(path, payment_hash, records=records, attempt_id=0)
+
+    def _live(self, name: str) -> dict[int, bool]:
+        return {channel.chan_id: self.world.live(channel) for channel in self.world.graph.channels_of(name)}
+
+    def _say_changes(self, name: str, before: dict[int, bool]) -> None:
+        for channel in self.world.graph.channels_of(name):
+            active = self.world.live(channel)
+            if active is not before[channel.chan_id]:
+                self.world.news += [ChannelChanged(end, channel, active) for end in channel.nodes]
 
     def _invoice_changed(self, name: str, invoice: Invoice) -> None:
         self.world.news.append(InvoiceChanged(name, invoice))

@@ -17,6 +17,7 @@ from grpclib.const import Status
 
 from impervious.model import HtlcState, InvoiceState, PaymentHash, Preimage, Records
 from impervious.sim.engine.answers import HASH_TAKEN, LndError
+from impervious.sim.engine.route import RouteHint
 from impervious.units import Msat
 
 KEYSEND_EXPIRY_S: Final = 3600
@@ -74,6 +75,9 @@ class Invoice:
     payment_request: str = ""
     description_hash: bytes = b""
     payment_addr: bytes = bytes(32)
+    private: bool = False
+    """Its payment request names private channels."""
+    hints: tuple[RouteHint, ...] = ()
     htlcs: tuple[ReceivedHtlc, ...] = ()
 
     @property
@@ -132,6 +136,8 @@ class Registry:
         payment_request: str = "",
         description_hash: bytes = b"",
         payment_addr: bytes = bytes(32),
+        private: bool = False,
+        hints: tuple[RouteHint, ...] = (),
     ) -> Invoice:
         """Insert an open invoice.
 
@@ -155,6 +161,8 @@ class Registry:
             payment_request=payment_request,
             description_hash=description_hash,
             payment_addr=payment_addr,
+            private=private,
+            hints=hints,
         )
         self._rows[payment_hash] = invoice
         self._added.append((invoice.add_index, payment_hash))

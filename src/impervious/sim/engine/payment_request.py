@@ -5,7 +5,8 @@ the library rounds parts of a millisatoshi and miswrites very large ones.
 """
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,12 +14,16 @@ from bitstring import Error as BitstringError
 from bolt11 import Bolt11, Bolt11Exception, Feature, FeatureExtra, Features, FeatureState, TagChar, Tags
 from bolt11 import decode as bolt11_decode
 from bolt11 import encode as bolt11_encode
+from bolt11.bit_utils import int_to_scid, scid_to_int
+from bolt11.models.routehint import Route
+from bolt11.models.routehint import RouteHint as Bolt11RouteHint
 
 from impervious.errors import InvalidArgument
 from impervious.model import DecodedInvoice, NodePubkey, PaymentHash
 from impervious.sim.engine.answers import LndError
 from impervious.sim.engine.identity import Identity
 from impervious.sim.engine.payments import Order
+from impervious.sim.engine.route import HopHint, RouteHint
 from impervious.units import Msat
 
 CURRENCY: Final = "bcrt"
@@ -56,6 +61,7 @@ def encode(
     expiry_s: int,
     memo: str,
     description_hash: bytes,
+    hints: tuple[RouteHint, ...] = (),
 ) -> str:
     """Write and sign a payment request.
 
@@ -68,6 +74,7 @@ def encode(
       expiry_s: from then.
       memo: the description, unless there is a hash.
       description_hash: 32 bytes, or empty.
+      hints: ways to the node that a payer's graph may not hold.
     """
     tags = Tags()
     tags.add(TagChar.payment_hash, payment_hash.hex())
@@ -78,13 +85,32 @@ def encode(
         tags.add(TagChar.description, memo)
     tags.add(TagChar.expire_time, expiry_s)
     tags.add(TagChar.min_final_cltv_expiry, MIN_FINAL_CLTV)
+    for hint in hints:
+        tags.add(TagChar.route_hint, Bolt11RouteHint(routes=[_route(hop) for hop in hint]))
     tags.add(TagChar.features, Features.from_feature_list(_FEATURES))
     # The amount goes with the currency: the library writes multiples of 1000 bitcoin a thousand times too small.
     request = Bolt11(currency=CURRENCY + _amount_text(amount), date=created_s, tags=tags)
     return bolt11_encode(request, identity.secret.hex())
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A payment request as it was read."""
+
+    invoice: DecodedInvoice
+    hints: tuple[RouteHint, ...]
+
+
 def decode(text: str) -> DecodedInvoice:
+    """Read a payment request of the simulated network without its hints.
+
+    Raises:
+      LndError: it is none, or of another network.
+    """
+    return read(text).invoice
+
+
+def read(text: str) -> Read:
     """Read a payment request of the simulated network and check its signature (DecodePayReq).
 
     Raises:
@@ -99,7 +125,7 @@ def decode(text: str) -> DecodedInvoice:
         request = bolt11_decode(text)
         if request.currency != CURRENCY:
             raise LndError("invoice not for current active network 'simnet'")
-        return _invoice(text, request, amount)
+        return Read(_invoice(text, request, amount), tuple(_hints(request)))
     except Bolt11Exception as error:
         raise LndError(f"invalid payment request: {error}") from error
     except (ValueError, TypeError, AttributeError, LookupError, BitstringError, InvalidArgument) as error:
@@ -119,7 +145,8 @@ def filled(order: Order, *, now_s: float) -> Order:
     for name in ("dest", "payment_hash", "final_cltv_delta", "payment_addr"):
         if getattr(order, name):
             raise LndError(f"{name} and payment_request cannot appear together")
-    invoice = decode(order.payment_request)
+    request = read(order.payment_request)
+    invoice = request.invoice
     if now_s > invoice.expires_s:
         raise LndError(f"invoice expired. Valid until {datetime.fromtimestamp(invoice.expires_s, UTC)}")
     if not invoice.amount and not order.amount:
@@ -133,6 +160,7 @@ def filled(order: Order, *, now_s: float) -> Order:
         payment_hash=invoice.payment_hash,
         payment_addr=invoice.payment_secret,
         final_cltv_delta=invoice.min_final_cltv,
+        hints=(*request.hints, *order.hints),
     )
 
 
@@ -174,6 +202,25 @@ def _invoice(text: str, request: Bolt11, amount: Msat) -> DecodedInvoice:
         min_final_cltv=request.min_final_cltv_expiry,
         features=_bits(request.features),
     )
+
+
+def _route(hop: HopHint) -> Route:
+    return Route(hop.pubkey.hex(), int_to_scid(hop.chan_id), hop.base_fee, hop.fee_ppm, hop.cltv_delta)
+
+
+def _hints(request: Bolt11) -> Iterator[RouteHint]:
+    for tag in request.tags:
+        if isinstance(tag.data, Bolt11RouteHint):
+            yield tuple(
+                HopHint(
+                    pubkey=bytes.fromhex(hop.public_key),
+                    chan_id=scid_to_int(hop.short_channel_id),
+                    base_fee=Msat(hop.base_fee),
+                    fee_ppm=hop.ppm_fee,
+                    cltv_delta=hop.cltv_expiry_delta,
+                )
+                for hop in tag.data.routes
+            )
 
 
 def _bits(features: Features | None) -> frozenset[int]:

@@ -14,7 +14,7 @@ from grpclib.const import Status
 from impervious.errors import PaymentFailure
 from impervious.model import HtlcState, PaymentHash, Preimage, Records
 from impervious.sim.engine.answers import LndError
-from impervious.sim.engine.route import FINAL_CLTV_DELTA, Path
+from impervious.sim.engine.route import FINAL_CLTV_DELTA, Path, RouteHint
 from impervious.units import Msat
 from impervious.wire import keysend
 
@@ -29,6 +29,10 @@ class FailureCode(IntEnum):
     """lnrpc.Failure.FailureCode, as far as simulated nodes use them (BOLT 4)."""
 
     INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS = 1
+    AMOUNT_BELOW_MINIMUM = 11
+    FEE_INSUFFICIENT = 12
+    INCORRECT_CLTV_EXPIRY = 13
+    CHANNEL_DISABLED = 14
     TEMPORARY_CHANNEL_FAILURE = 15
     UNKNOWN_NEXT_PEER = 18
     TEMPORARY_NODE_FAILURE = 19
@@ -90,11 +94,18 @@ class Order:
     cancelable: bool = False
     payment_request: str = ""
     """What the rest of it was read from, if it pays an invoice."""
+    hints: tuple[RouteHint, ...] = ()
+    """Channels towards the receiver that the graph need not hold."""
+    cltv_limit: int = 0
+    """The most blocks between now and its first time lock; 0: any."""
+    ignored: tuple[bytes, ...] = ()
+    """Keys of nodes to go round."""
+    ignored_pairs: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def cltv_delta(self) -> int:
-        """From the chain's height to the receiver's time lock."""
-        return self.final_cltv_delta + 3 if self.final_cltv_delta else FINAL_CLTV_DELTA
+        """From the chain's height to the receiver's time lock, without padding."""
+        return self.final_cltv_delta or FINAL_CLTV_DELTA
 
     def check(self, own_pubkey: bytes) -> None:
         """Refuse what LND refuses before it looks for a way (routerrpc extractIntentFromSendRequest).
@@ -142,9 +153,13 @@ class SimPayment:
     preimage: Preimage | None = None
     resumed: bool = False
     """Its node was restarted meanwhile: it waits for the HTLC that is out and tries nothing new."""
-    avoid: frozenset[tuple[int, str]] = frozenset()
-    """(channel, sending node) that have failed."""
     canceled: bool = False
+    routed: bool = False
+    """Its sender names the way (SendToRouteV2): nothing else is tried."""
+    goes_on: bool = False
+    """SendToRouteV2 with skip_temp_err: an attempt that comes back does not end it."""
+    stranded: bool = False
+    """Its HTLC was lost between two databases when its node died: it stays as it is for ever."""
 
     @property
     def payment_hash(self) -> PaymentHash:
@@ -200,7 +215,7 @@ class PaymentTable:
             raise LndError("payment isn't initiated", Status.NOT_FOUND)
         return payment
 
-    def start(self, order: Order, *, created_s: float, deadline_s: float) -> SimPayment:
+    def start(self, order: Order, *, created_s: float, deadline_s: float, routed: bool = False) -> SimPayment:
         """Begin to pay.
 
         Raises:
@@ -216,7 +231,12 @@ class PaymentTable:
             raise LndError(texts[former.stage], Status.ALREADY_EXISTS)
         self.started += 1
         payment = SimPayment(
-            index=self.started, order=order, stage=Stage.INITIATED, created_s=created_s, deadline_s=deadline_s
+            index=self.started,
+            order=order,
+            stage=Stage.INITIATED,
+            created_s=created_s,
+            deadline_s=deadline_s,
+            routed=routed,
         )
         self._rows[payment.payment_hash] = payment
         return payment

@@ -4,6 +4,9 @@ All channels of a path are locked at once and resolved at once, so a receiver ne
 only the news travels. Whoever is away on the path delays it: then the HTLC stays in flight, for however long.
 """
 
+from dataclasses import replace
+from typing import Final
+
 from impervious.errors import PaymentFailure
 from impervious.model import HtlcState, InvoiceState, PaymentHash, Preimage, Records
 from impervious.sim.engine.channel import Channel
@@ -11,6 +14,13 @@ from impervious.sim.engine.payments import FailureCode, HtlcFailure
 from impervious.sim.engine.receiving import Answer, Incoming, decide, insert_keysend
 from impervious.sim.engine.route import Path
 from impervious.sim.engine.world import Flight, InvoiceChanged, Leg, Step, Touched, World
+
+_OF_THIS_CHANNEL: Final = (
+    FailureCode.CHANNEL_DISABLED,
+    FailureCode.UNKNOWN_NEXT_PEER,
+    FailureCode.TEMPORARY_CHANNEL_FAILURE,
+)
+"""What another channel with the same peer may not suffer from."""
 
 
 class Switch:
@@ -45,12 +55,14 @@ class Switch:
         )
         world.flights[flight.id] = flight
         for position in range(len(path.hops)):
-            code = self._obstacle(path, position)
-            if code is not None:
-                self._fail(flight, HtlcFailure(code=code, source_index=position), out_hops=position)
+            channel, code = self._next(path, position)
+            if channel is None:
+                failure = HtlcFailure(code=code, source_index=position)
+                self._fail(flight, failure, out_hops=position)
                 return
-            channel, amount = self._channel(path, position), path.amounts[position]
-            flight.offers += (channel.offer(channel.side(path.names[position]), amount),)
+            if channel.chan_id != path.hops[position].chan_id:
+                flight.path = _over(flight.path, position, channel)
+            flight.offers += (channel.offer(channel.side(path.names[position]), path.amounts[position]),)
         self._touch(flight)
         delay_s = world.nodes[flight.receiver].delay_s
         world.plan(Step.ARRIVE, in_s=world.travel_s(len(path.hops)) + delay_s, flight=flight)
@@ -110,6 +122,19 @@ class Switch:
         self._touch(flight)
         return True
 
+    def strand(self, name: str) -> list[PaymentHash]:
+        """Lose every HTLC that a node has sent and that has not arrived, as if it had never been sent.
+
+        Returns:
+          The hashes of their payments, whose attempts nothing will ever resolve.
+        """
+        lost = [f for f in self._world.flights.values() if f.path.source == name and f.leg in (Leg.OUTBOUND, Leg.STUCK)]
+        for flight in lost:
+            self._give_back(flight)
+            del self._world.flights[flight.id]
+            self._touch(flight)
+        return [flight.payment_hash for flight in lost]
+
     def wake(self) -> None:
         """Move on what was waiting for somebody to come back."""
         for flight in self._world.flights.values():
@@ -140,13 +165,42 @@ class Switch:
     def _channel(self, path: Path, position: int) -> Channel:
         return self._world.graph.channels[path.hops[position].chan_id]
 
-    def _obstacle(self, path: Path, position: int) -> FailureCode | None:
-        channel = self._channel(path, position)
+    def _next(self, path: Path, position: int) -> tuple[Channel | None, FailureCode]:
+        """Choose the channel of a hop, or say why there is none.
+
+        The one that the sender named comes first; a node that forwards takes any other that it has with the same peer
+        (BOLT 4, non-strict forwarding).
+        """
+        name, to = path.names[position], path.names[position + 1]
+        between = [c for c in self._world.graph.channels_of(name) if c.peer(name) == to] if name else []
+        named = [c for c in between if c.chan_id == path.hops[position].chan_id]
+        if not named:
+            return None, FailureCode.UNKNOWN_NEXT_PEER
+        first = self._obstacle(path, position, named[0])
+        others = between if position else []
+        if first is not None and (position == 0 or first not in _OF_THIS_CHANNEL):
+            return None, first
+        for channel in (*named, *others):
+            if self._obstacle(path, position, channel) is None:
+                return channel, FailureCode.UNKNOWN_NEXT_PEER
+        return None, first or FailureCode.UNKNOWN_NEXT_PEER
+
+    def _obstacle(self, path: Path, position: int, channel: Channel) -> FailureCode | None:
+        """Why a node does not send an HTLC over a channel of its own (BOLT 4, the checks of a forwarding node)."""
+        side, amount = channel.side(path.names[position]), path.amounts[position]
+        policy = channel.policies[side]
+        if position and policy.disabled:
+            return FailureCode.CHANNEL_DISABLED
         if not self._world.live(channel):
             return FailureCode.UNKNOWN_NEXT_PEER
-        if path.amounts[position] > channel.spendable(channel.side(path.names[position])):
-            return FailureCode.TEMPORARY_CHANNEL_FAILURE
-        return None
+        if position:
+            if amount < policy.min_htlc:
+                return FailureCode.AMOUNT_BELOW_MINIMUM
+            if path.amounts[position - 1] - amount < policy.fee(amount):
+                return FailureCode.FEE_INSUFFICIENT
+            if path.expiry_heights[position - 1] - path.expiry_heights[position] < policy.cltv_delta:
+                return FailureCode.INCORRECT_CLTV_EXPIRY
+        return FailureCode.TEMPORARY_CHANNEL_FAILURE if amount > channel.spendable(side) else None
 
     def _all_live(self, path: Path, hops: int) -> bool:
         return all(self._world.live(self._channel(path, position)) for position in range(hops))
@@ -202,10 +256,13 @@ class Switch:
     def _fail(self, flight: Flight, failure: HtlcFailure, *, out_hops: int = 0) -> None:
         """Give everything back; `out_hops` of the way there have not been travelled yet."""
         flight.failure = failure
+        self._give_back(flight)
+        self._send_back(flight, out_hops)
+
+    def _give_back(self, flight: Flight) -> None:
         for position, index in enumerate(flight.offers):
             channel = self._channel(flight.path, position)
             channel.fail(channel.side(flight.path.names[position]), index)
-        self._send_back(flight, out_hops)
 
     def _send_back(self, flight: Flight, out_hops: int = 0) -> None:
         self._touch(flight)
@@ -238,7 +295,15 @@ class Switch:
     def _touch(self, flight: Flight) -> None:
         self._world.touched[Touched("flight", "", str(flight.id).encode())] = None
         for hop in flight.path.hops:
-            self._world.touched[Touched("channel", "", str(hop.chan_id).encode())] = None
+            if hop.chan_id in self._world.graph.channels:
+                self._world.touched[Touched("channel", "", str(hop.chan_id).encode())] = None
+
+
+def _over(path: Path, position: int, channel: Channel) -> Path:
+    """The same way over another channel between the same two nodes."""
+    hops = list(path.hops)
+    hops[position] = replace(hops[position], chan_id=channel.chan_id)
+    return replace(path, hops=tuple(hops))
 
 
 def _doomed(flight: Flight) -> HtlcFailure:

@@ -14,6 +14,7 @@ from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.graph import Graph
 from impervious.sim.engine.identity import Identity
 from impervious.sim.engine.invoices import Invoice, Registry
+from impervious.sim.engine.mission_control import MissionControl
 from impervious.sim.engine.payments import HtlcFailure, PaymentTable, SimPayment
 from impervious.sim.engine.route import Path
 from impervious.wire.keysend import ACCOUNTABLE_RECORD
@@ -65,6 +66,9 @@ class Node:
     invoices: Registry = field(default_factory=Registry)
     payments: PaymentTable = field(default_factory=PaymentTable)
     planned: deque[PlannedFailure] = field(default_factory=deque)
+    mission_control: MissionControl = field(default_factory=MissionControl)
+    strands: int = 0
+    """How many attempts will be written down and never sent, as when lnd is killed in between."""
     overriding: Records = field(default_factory=dict)
     """Records it puts into the wire message of HTLCs that it forwards to their receiver: there they win."""
     delay_s: float = 0
@@ -169,7 +173,16 @@ class StateChanged:
     state: WalletState
 
 
-News = PaymentChanged | InvoiceChanged | StateChanged
+@dataclass(frozen=True, slots=True)
+class ChannelChanged:
+    """HTLCs can move over a channel again, or can no longer."""
+
+    name: str
+    channel: Channel
+    active: bool
+
+
+News = PaymentChanged | InvoiceChanged | StateChanged | ChannelChanged
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,19 @@
-"""A simulated network's values as LND's messages, and LND's requests as orders."""
+"""A simulated network's values as LND's messages."""
 
 import hashlib
 from typing import Final
 
 from impervious.errors import PaymentFailure
-from impervious.model import DecodedInvoice, HtlcState, InvoiceState, Records
-from impervious.pb import lnrpc, routerrpc
-from impervious.sim.engine.answers import LndError
+from impervious.model import HtlcState, InvoiceState, Records
+from impervious.pb import lnrpc
 from impervious.sim.engine.channel import MAX_HTLCS, Channel
 from impervious.sim.engine.invoices import Invoice, ReceivedHtlc
-from impervious.sim.engine.payment_request import FEATURE_BITS, MIN_FINAL_CLTV
-from impervious.sim.engine.payments import Attempt, Order, SimPayment, Stage
-from impervious.sim.engine.route import Path
+from impervious.sim.engine.payment_request import FEATURE_BITS, MIN_FINAL_CLTV, Read
+from impervious.sim.engine.payments import Attempt, SimPayment, Stage
+from impervious.sim.engine.route import Path, RouteHint
+from impervious.sim.engine.world import ChannelChanged
 from impervious.sim.rpcs import NETWORK, VERSION, Balances, Info, Known
-from impervious.units import MSAT_PER_SAT, Msat, Sat, msat, sat_credited
+from impervious.units import Msat, sat_credited
 
 _INVOICE_STATES: Final = {
     InvoiceState.OPEN: lnrpc.InvoiceInvoiceState.OPEN,
@@ -66,9 +66,6 @@ _FEATURES: Final = {
 }
 _KEYSEND_CLTV: Final = 19
 _NO_PREIMAGE: Final = "0" * 64
-_SMALL: Final = Sat(1000)
-_FEE_PERCENT: Final = 5
-"""QueryRoutes without a limit: all of a small amount, 5 % of a larger one (lnrpc.CalculateFeeLimit)."""
 
 
 def features(bits: frozenset[int]) -> dict[int, lnrpc.Feature]:
@@ -131,6 +128,8 @@ def invoice(value: Invoice) -> lnrpc.Invoice:
         features=features(frozenset() if value.is_keysend else FEATURE_BITS),
         expiry=0 if value.is_keysend else value.expiry_s,
         cltv_expiry=_KEYSEND_CLTV if value.is_keysend else MIN_FINAL_CLTV,
+        route_hints=[route_hint(hint) for hint in value.hints],
+        private=value.private,
         add_index=value.add_index,
         settle_index=value.settle_index,
         amt_paid_sat=sat_credited(value.amount_paid),
@@ -152,8 +151,25 @@ def added_invoice(value: Invoice) -> lnrpc.AddInvoiceResponse:
     )
 
 
-def pay_req(value: DecodedInvoice) -> lnrpc.PayReq:
+def route_hint(value: RouteHint) -> lnrpc.RouteHint:
+    """A way to a node that the graph need not hold."""
+    return lnrpc.RouteHint(
+        hop_hints=[
+            lnrpc.HopHint(
+                node_id=hop.pubkey.hex(),
+                chan_id=hop.chan_id,
+                fee_base_msat=hop.base_fee,
+                fee_proportional_millionths=hop.fee_ppm,
+                cltv_expiry_delta=hop.cltv_delta,
+            )
+            for hop in value
+        ]
+    )
+
+
+def pay_req(read: Read) -> lnrpc.PayReq:
     """DecodePayReq's answer."""
+    value = read.invoice
     return lnrpc.PayReq(
         destination=value.payee.hex,
         payment_hash=value.payment_hash.hex(),
@@ -164,6 +180,7 @@ def pay_req(value: DecodedInvoice) -> lnrpc.PayReq:
         description=value.description,
         description_hash=value.description_hash.hex(),
         cltv_expiry=value.min_final_cltv,
+        route_hints=[route_hint(hint) for hint in read.hints],
         payment_addr=value.payment_secret,
         features=features(value.features),
     )
@@ -211,29 +228,30 @@ def payment(value: SimPayment) -> lnrpc.Payment:
         fee_sat=sat_credited(value.fee),
         fee_msat=value.fee,
         creation_time_ns=int(value.created_s * 1e9),
-        htlcs=[_attempt(attempt, value) for attempt in value.attempts],
+        htlcs=[attempt(each, value) for each in value.attempts],
         payment_index=value.index,
         failure_reason=_FAILURES[value.failure],
         first_hop_custom_records=dict(value.order.first_hop_records),
     )
 
 
-def _attempt(attempt: Attempt, value: SimPayment) -> lnrpc.HtlcAttempt:
+def attempt(value: Attempt, payment: SimPayment) -> lnrpc.HtlcAttempt:
+    """One HTLC that was tried for a payment."""
     failure = None
-    if attempt.failure is not None:
+    if value.failure is not None:
         failure = lnrpc.Failure(
-            code=lnrpc.FailureFailureCode(int(attempt.failure.code)),
-            failure_source_index=attempt.failure.source_index,
+            code=lnrpc.FailureFailureCode(int(value.failure.code)),
+            failure_source_index=value.failure.source_index,
         )
-    settled = attempt.state is HtlcState.SETTLED and value.preimage is not None
+    settled = value.state is HtlcState.SETTLED and payment.preimage is not None
     return lnrpc.HtlcAttempt(
-        status=_ATTEMPT_STATES[attempt.state],
-        route=route(attempt.path, value.order.records),
-        attempt_time_ns=int(attempt.tried_s * 1e9),
-        resolve_time_ns=int(attempt.resolved_s * 1e9),
+        status=_ATTEMPT_STATES[value.state],
+        route=route(value.path, payment.order.records),
+        attempt_time_ns=int(value.tried_s * 1e9),
+        resolve_time_ns=int(value.resolved_s * 1e9),
         failure=failure,
-        preimage=value.preimage.raw if settled and value.preimage is not None else b"",
-        attempt_id=attempt.id,
+        preimage=payment.preimage.raw if settled and payment.preimage is not None else b"",
+        attempt_id=value.id,
     )
 
 
@@ -267,7 +285,7 @@ def channel(value: Channel, name: str, peer_pubkey: str, *, active: bool) -> lnr
     return lnrpc.Channel(
         active=active,
         remote_pubkey=peer_pubkey,
-        channel_point=f"{hashlib.sha256(b'funding %d' % value.chan_id).hexdigest()}:0",
+        channel_point=f"{funding_txid(value)}:0",
         chan_id=value.chan_id,
         capacity=sat_credited(value.capacity),
         local_balance=sat_credited(value.balances[side]),
@@ -284,6 +302,20 @@ def channel(value: Channel, name: str, peer_pubkey: str, *, active: bool) -> lnr
     )
 
 
+def funding_txid(value: Channel) -> str:
+    """The transaction that opened a channel, as people write it; there is none on any chain."""
+    return hashlib.sha256(b"funding %d" % value.chan_id).hexdigest()
+
+
+def channel_event(value: ChannelChanged) -> lnrpc.ChannelEventUpdate:
+    """An event of SubscribeChannelEvents."""
+    point = lnrpc.ChannelPoint(funding_txid_bytes=bytes.fromhex(funding_txid(value.channel))[::-1])
+    kind = lnrpc.ChannelEventUpdateUpdateType
+    if value.active:
+        return lnrpc.ChannelEventUpdate(active_channel=point, type=kind.ACTIVE_CHANNEL)
+    return lnrpc.ChannelEventUpdate(inactive_channel=point, type=kind.INACTIVE_CHANNEL)
+
+
 def balances(value: Balances) -> lnrpc.ChannelBalanceResponse:
     """ChannelBalance's answer."""
     return lnrpc.ChannelBalanceResponse(
@@ -298,89 +330,3 @@ def balances(value: Balances) -> lnrpc.ChannelBalanceResponse:
 
 def _amount(value: Msat) -> lnrpc.Amount:
     return lnrpc.Amount(sat=sat_credited(value), msat=value)
-
-
-# --- requests ---------------------------------------------------------------------------------------------------------
-
-
-def order(request: routerrpc.SendPaymentRequest) -> Order:
-    """What SendPaymentV2 asks for.
-
-    Raises:
-      LndError: satoshis and millisatoshis are both given.
-    """
-    return Order(
-        dest=request.dest,
-        amount=either(request.amt, request.amt_msat),
-        payment_hash=request.payment_hash,
-        records=dict(request.dest_custom_records),
-        first_hop_records=dict(request.first_hop_custom_records),
-        fee_limit=either(request.fee_limit_sat, request.fee_limit_msat),
-        timeout_s=request.timeout_seconds,
-        final_cltv_delta=request.final_cltv_delta,
-        payment_addr=request.payment_addr,
-        outgoing=frozenset(request.outgoing_chan_ids),
-        last_hop=request.last_hop_pubkey,
-        max_shard_size=Msat(request.max_shard_size_msat),
-        allow_self_payment=request.allow_self_payment,
-        cancelable=request.cancelable,
-        payment_request=request.payment_request,
-    )
-
-
-def query(request: lnrpc.QueryRoutesRequest) -> Order:
-    """What QueryRoutes asks for.
-
-    Raises:
-      LndError: the key is no key, or satoshis and millisatoshis are both given.
-    """
-    dest = pubkey(request.pub_key)
-    amount = either(request.amt, request.amt_msat)
-    return Order(
-        dest=dest,
-        amount=amount,
-        payment_hash=bytes(32),
-        records=dict(request.dest_custom_records),
-        fee_limit=_fee_limit(request.fee_limit, amount),
-        final_cltv_delta=request.final_cltv_delta,
-        outgoing=frozenset(request.outgoing_chan_ids),
-        last_hop=request.last_hop_pubkey,
-    )
-
-
-def pubkey(text: str) -> bytes:
-    """A key in hex.
-
-    Raises:
-      LndError: it is none.
-    """
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError as error:
-        raise LndError(f"encoding/hex: {error}") from error
-    if len(raw) != 33:
-        raise LndError(f"invalid vertex length of {len(raw)}, want 33")
-    return raw
-
-
-def _fee_limit(limit: lnrpc.FeeLimit | None, amount: Msat) -> Msat:
-    if limit is not None and limit.fixed is not None:
-        return msat(Sat(limit.fixed))
-    if limit is not None and limit.fixed_msat is not None:
-        return Msat(limit.fixed_msat)
-    small = amount <= _SMALL * MSAT_PER_SAT
-    percent = 100 if small else _FEE_PERCENT
-    if limit is not None and limit.percent is not None:
-        percent = limit.percent
-    return Msat(amount * percent // 100)
-
-
-def either(sat: int, exact: int) -> Msat:
-    """An amount that may be given in satoshis or in millisatoshis.
-
-    Raises:
-      LndError: it is given in both.
-    """
-    if sat and exact:
-        raise LndError("sat and msat arguments are mutually exclusive")
-    return Msat(exact or sat * MSAT_PER_SAT)

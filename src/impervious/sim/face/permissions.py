@@ -30,12 +30,15 @@ _LIGHTNING: Final = {
     "ChannelBalance": ("offchain", "read"),
     "WalletBalance": ("onchain", "read"),
     "ListChannels": ("offchain", "read"),
+    "SubscribeChannelEvents": ("offchain", "read"),
     "CheckMacaroonPermissions": ("macaroon", "read"),
 }
 
 REQUIRED: Final = {
     **{f"/lnrpc.Lightning/{name}": Permission(*needed) for name, needed in _LIGHTNING.items()},
     "/routerrpc.Router/SendPaymentV2": Permission("offchain", "write"),
+    "/routerrpc.Router/SendToRouteV2": Permission("offchain", "write"),
+    "/routerrpc.Router/ResetMissionControl": Permission("offchain", "write"),
     "/routerrpc.Router/TrackPaymentV2": Permission("offchain", "read"),
     "/invoicesrpc.Invoices/SubscribeSingleInvoice": Permission("invoices", "read"),
 }

@@ -9,9 +9,13 @@ import trio
 
 from impervious.rpc import CallInfo, Server, ServerLimits, server_context
 from impervious.sim.engine.answers import NOT_YET, LndError
+from impervious.sim.face.answering import answering, check_macaroon
 from impervious.sim.face.credentials import Credentials
+from impervious.sim.face.invoices import Invoices
+from impervious.sim.face.lightning import Lightning
 from impervious.sim.face.permissions import OPEN, REQUIRED
-from impervious.sim.face.services import Invoices, Lightning, Router, State, answering, check_macaroon
+from impervious.sim.face.router import Router
+from impervious.sim.face.state import State
 from impervious.sim.lnd import SimLnd
 
 GRACE_S: Final = 1.0

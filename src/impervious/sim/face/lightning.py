@@ -1,33 +1,17 @@
-"""LND's services over the RPCs of a simulated node."""
-
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+"""lnrpc.Lightning over the RPCs of a simulated node."""
 
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from impervious.errors import Malformed
-from impervious.pb import invoicesrpc, lnrpc, routerrpc
-from impervious.rpc.message import Request as In
-from impervious.rpc.message import Response as Out
+from impervious.pb import lnrpc
 from impervious.rpc.server_stream import ServerStream
 from impervious.sim.engine.answers import LndError
-from impervious.sim.engine.payments import SimPayment
-from impervious.sim.face import convert, macaroon
+from impervious.sim.face import convert, requests
+from impervious.sim.face.answering import answering, check_macaroon, request_of
 from impervious.sim.face.permissions import REQUIRED, Permission
 from impervious.sim.lnd import SimLnd
-from impervious.sim.rpcs import Rpcs
-from impervious.sim.streams import LiveStream
 from impervious.wire import zbase32
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """LND's errors as gRPC's."""
-    try:
-        yield
-    except LndError as error:
-        raise GRPCError(error.status, error.text) from error
 
 
 class Lightning(lnrpc.LightningBase):
@@ -47,25 +31,27 @@ class Lightning(lnrpc.LightningBase):
         """What the graph says of a node."""
         with answering():
             return convert.node_info(
-                await self._rpcs.get_node_info(convert.pubkey(message.pub_key)), now_s=self._rpcs.now_s
+                await self._rpcs.get_node_info(requests.pubkey(message.pub_key)), now_s=self._rpcs.now_s
             )
 
     async def query_routes(self, message: lnrpc.QueryRoutesRequest) -> lnrpc.QueryRoutesResponse:
         """The best route."""
         with answering():
-            order = convert.query(message)
-            path = await self._rpcs.query_routes(order)
-            return lnrpc.QueryRoutesResponse(routes=[convert.route(path, order.records)], success_prob=0.95)
+            order = requests.query(message)
+            path = await self._rpcs.query_routes(order, mission_control=message.use_mission_control)
+            route = convert.route(path, order.records)
+            return lnrpc.QueryRoutesResponse(routes=[route], success_prob=path.probability)
 
     async def add_invoice(self, message: lnrpc.Invoice) -> lnrpc.AddInvoiceResponse:
         """A new invoice."""
         with answering():
             invoice = await self._rpcs.add_invoice(
-                convert.either(message.value, message.value_msat),
+                requests.either(message.value, message.value_msat),
                 preimage=message.r_preimage,
                 memo=message.memo,
                 description_hash=message.description_hash,
                 expiry_s=message.expiry,
+                private=message.private,
             )
             return convert.added_invoice(invoice)
 
@@ -102,16 +88,35 @@ class Lightning(lnrpc.LightningBase):
         subscribe = Handler(
             self._subscribe_invoices, Cardinality.UNARY_STREAM, lnrpc.InvoiceSubscription, lnrpc.Invoice
         )
-        return {**super().__mapping__(), "/lnrpc.Lightning/SubscribeInvoices": subscribe}
+        channels = Handler(
+            self._subscribe_channel_events,
+            Cardinality.UNARY_STREAM,
+            lnrpc.ChannelEventSubscription,
+            lnrpc.ChannelEventUpdate,
+        )
+        return {
+            **super().__mapping__(),
+            "/lnrpc.Lightning/SubscribeInvoices": subscribe,
+            "/lnrpc.Lightning/SubscribeChannelEvents": channels,
+        }
 
     async def _subscribe_invoices(self, stream: ServerStream[lnrpc.InvoiceSubscription, lnrpc.Invoice]) -> None:
-        request = await _request(stream)
+        request = await request_of(stream)
         with answering():
             async with self._rpcs.subscribe_invoices(
                 add_index=request.add_index, settle_index=request.settle_index
             ) as events:
                 async for invoice in events:
                     await stream.send_message(convert.invoice(invoice))
+
+    async def _subscribe_channel_events(
+        self, stream: ServerStream[lnrpc.ChannelEventSubscription, lnrpc.ChannelEventUpdate]
+    ) -> None:
+        await request_of(stream)
+        with answering():
+            async with self._rpcs.subscribe_channel_events() as events:
+                async for event in events:
+                    await stream.send_message(convert.channel_event(event))
 
     async def list_payments(self, message: lnrpc.ListPaymentsRequest) -> lnrpc.ListPaymentsResponse:
         """A page of payments."""
@@ -186,116 +191,6 @@ class Lightning(lnrpc.LightningBase):
         except LndError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, error.text) from error
         return lnrpc.CheckMacPermResponse(valid=True)
-
-
-class Router:
-    """routerrpc.Router: a payment, told from its beginning to its end."""
-
-    def __init__(self, rpcs: Rpcs) -> None:
-        self._rpcs = rpcs
-
-    def __mapping__(self) -> Mapping[str, Handler]:
-        return {
-            "/routerrpc.Router/SendPaymentV2": Handler(
-                self._send, Cardinality.UNARY_STREAM, routerrpc.SendPaymentRequest, lnrpc.Payment
-            ),
-            "/routerrpc.Router/TrackPaymentV2": Handler(
-                self._track, Cardinality.UNARY_STREAM, routerrpc.TrackPaymentRequest, lnrpc.Payment
-            ),
-        }
-
-    async def _send(self, stream: ServerStream[routerrpc.SendPaymentRequest, lnrpc.Payment]) -> None:
-        request = await _request(stream)
-        if request.amp:
-            raise GRPCError(Status.UNIMPLEMENTED, "the simulated network does not pay AMP")
-        with answering():
-            async with self._rpcs.send_payment(convert.order(request)) as updates:
-                await _tell(stream, updates, terminal_only=request.no_inflight_updates)
-
-    async def _track(self, stream: ServerStream[routerrpc.TrackPaymentRequest, lnrpc.Payment]) -> None:
-        request = await _request(stream)
-        with answering():
-            async with self._rpcs.track_payment(request.payment_hash) as updates:
-                await _tell(stream, updates, terminal_only=request.no_inflight_updates)
-
-
-async def _tell(
-    stream: ServerStream[In, lnrpc.Payment], updates: LiveStream[SimPayment], *, terminal_only: bool
-) -> None:
-    async for payment in updates:
-        if payment.terminal or not terminal_only:
-            await stream.send_message(convert.payment(payment))
-
-
-class State:
-    """lnrpc.State: the one service that answers in every state."""
-
-    def __init__(self, rpcs: Rpcs) -> None:
-        self._rpcs = rpcs
-
-    def __mapping__(self) -> Mapping[str, Handler]:
-        return {
-            "/lnrpc.State/GetState": Handler(
-                self._get, Cardinality.UNARY_UNARY, lnrpc.GetStateRequest, lnrpc.GetStateResponse
-            ),
-            "/lnrpc.State/SubscribeState": Handler(
-                self._subscribe, Cardinality.UNARY_STREAM, lnrpc.SubscribeStateRequest, lnrpc.SubscribeStateResponse
-            ),
-        }
-
-    async def _get(self, stream: ServerStream[lnrpc.GetStateRequest, lnrpc.GetStateResponse]) -> None:
-        await _request(stream)
-        with answering():
-            await stream.send_message(lnrpc.GetStateResponse(state=lnrpc.WalletState(int(self._rpcs.state))))
-
-    async def _subscribe(self, stream: ServerStream[lnrpc.SubscribeStateRequest, lnrpc.SubscribeStateResponse]) -> None:
-        await _request(stream)
-        with answering():
-            async with self._rpcs.subscribe_state() as states:
-                async for state in states:
-                    await stream.send_message(lnrpc.SubscribeStateResponse(state=lnrpc.WalletState(int(state))))
-
-
-class Invoices:
-    """invoicesrpc.Invoices: one invoice in every state."""
-
-    def __init__(self, rpcs: Rpcs) -> None:
-        self._rpcs = rpcs
-
-    def __mapping__(self) -> Mapping[str, Handler]:
-        return {
-            "/invoicesrpc.Invoices/SubscribeSingleInvoice": Handler(
-                self._subscribe,
-                Cardinality.UNARY_STREAM,
-                invoicesrpc.SubscribeSingleInvoiceRequest,
-                lnrpc.Invoice,
-            )
-        }
-
-    async def _subscribe(self, stream: ServerStream[invoicesrpc.SubscribeSingleInvoiceRequest, lnrpc.Invoice]) -> None:
-        request = await _request(stream)
-        with answering():
-            async with self._rpcs.subscribe_single_invoice(request.r_hash) as changes:
-                async for invoice in changes:
-                    await stream.send_message(convert.invoice(invoice))
-
-
-async def _request(stream: ServerStream[In, Out]) -> In:
-    request = await stream.recv_message()
-    assert request is not None, "a method that takes one message is refused without it"
-    return request
-
-
-def check_macaroon(data: bytes, root_key: bytes, needed: list[Permission], path: str) -> None:
-    """See whether a macaroon is ours and allows what is needed.
-
-    Raises:
-      LndError: in LND's words.
-    """
-    presented = macaroon.Macaroon.parse(data)
-    presented.check(root_key)
-    if not macaroon.allows(presented.permissions, needed, path):
-        raise LndError("permission denied")
 
 
 def _wanted(channel: lnrpc.Channel, request: lnrpc.ListChannelsRequest) -> bool:
