@@ -115,7 +115,7 @@ class Node:
         Raises:
           InvalidArgument: it is neither.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several do; lists their keys.
+          FailedPrecondition: the peer that the name belonged to is gone; lists who else goes by it.
         """
         return await self.messages.context.resolve(node)
 

@@ -61,6 +61,8 @@ OTHER = {
     "federate.ttl": "60",
     "federate.imp_id": "Alice Imp",
     "federate.accept": "ask",
+    "federate.max_strangers": "8",
+    "federate.names": f"[[Carol, {PUBKEY}], ['a, b', {PUBKEY}]]",
     "vpn.price": "99",
     "vpn.server_ip": "vpn.example.com",
     "vpn.server_port": "51821",

@@ -23,12 +23,15 @@ class MemoryWireGuard:
         """Raised by every call while it is set."""
         self.changes: list[tuple[str, AbstractSet[PublicKey]]] = []
         """What was done, in order: `add`, `set_addresses` or `remove`, and to whom."""
+        self.looks = 0
+        """How often it was asked for its peers."""
 
     async def interface(self) -> Interface:
         await self._answer()
         return self._interface
 
     async def peers(self) -> dict[PublicKey, Peer]:
+        self.looks += 1
         await self._answer()
         return self.snapshot()
 

@@ -272,6 +272,20 @@ def _read_port_pairs(value: Value) -> tuple[tuple[int, int], ...]:
     return pairs
 
 
+def _read_pinned(value: Value) -> tuple[str, str]:
+    if not isinstance(value, Listing) or len(value.items) != 2:
+        raise Wrong("each pair has a name and a pubkey")
+    name, pubkey = (_text_of(item) for item in value.items)
+    return _parse_name(name), _parse_pubkey(pubkey)
+
+
+def _read_pinned_names(value: Value) -> tuple[tuple[str, str], ...]:
+    pairs = _PINNED.read(value)
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise Wrong("a name is in it twice")
+    return pairs
+
+
 BOOL: Final = _of_text("true or false", _parse_bool)
 TEXT: Final = _of_text("text", str)
 NAME: Final = _of_text("a name of at most 64 bytes, on one line", _parse_name)
@@ -300,4 +314,6 @@ IPS: Final = _of_text(f"IP addresses, separated by commas, or {NO_RESOLVER}", _p
 INTERFACE: Final = _matching("a network interface's name, at most 15 characters", _INTERFACE)
 _PAIRS: Final = listing(Kind("a pair of ports", _read_ports), "pairs of ports", "[[6000, 9000], [6001, 9001]]")
 PORT_PAIRS: Final = Kind(_PAIRS.says, _read_port_pairs, is_list=True)
+_PINNED: Final = listing(Kind("a name and a pubkey", _read_pinned), "names, each with a pubkey", "[[carol, 02…]]")
+PINNED_NAMES: Final = Kind(_PINNED.says, _read_pinned_names, is_list=True)
 ANYTHING: Final = Kind("any YAML", plain, is_list=True)

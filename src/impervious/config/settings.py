@@ -24,6 +24,7 @@ from impervious.config.kinds import (
     NETWORKS,
     ORIGINS,
     PATH,
+    PINNED_NAMES,
     PORT,
     PORT_PAIRS,
     PUBKEY,
@@ -38,7 +39,7 @@ from impervious.config.kinds import (
 )
 from impervious.config.schema import Unset, naming, section, setting
 from impervious.errors import Unsupported
-from impervious.model import RecordType, ServiceType
+from impervious.model import NodePubkey, RecordType, ServiceType
 from impervious.units import Msat, Sat
 
 SAMPLE_PASSWORD: Final = "supersecretpassword"
@@ -266,6 +267,18 @@ class FederateConfig:
         "all",
         "Who is remembered that asks to be: everybody; whom a call accepts, after an event; or nobody.",
     )
+    max_strangers: int = setting(
+        whole(0, 100_000, "nodes"),
+        1000,
+        "Nodes remembered at most because they asked (`accept: all`), and requests that wait at most (`accept: ask`).",
+    )
+    names: tuple[tuple[str, str], ...] = setting(
+        PINNED_NAMES, (), "Names that mean these nodes, whoever else goes by them; others belong to who had them first."
+    )
+
+    def pinned(self, name: str) -> NodePubkey | None:
+        """Say which node a name is pinned to, if it is."""
+        return next((NodePubkey.parse(pubkey) for known, pubkey in self.names if known == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,7 @@ class Peer:
 
     pubkey: NodePubkey
     imp_id: str
-    """The name it goes by; others may go by it too."""
+    """The name it goes by; others may go by it too, and it means the one that had it first."""
     since_ms: int
     expires_ms: int
     """Until then it is remembered."""

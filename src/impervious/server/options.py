@@ -134,7 +134,7 @@ class Watch:
 
         Raises:
           NotFound: no peer goes by that name.
-          FailedPrecondition: several do.
+          FailedPrecondition: the peer that the name belonged to is gone.
         """
         if not self.peers:
             return self

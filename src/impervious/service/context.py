@@ -73,7 +73,7 @@ class ServiceContext:
         Raises:
           InvalidArgument: it can never be sent.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several peers do, or this service has no record number.
+          FailedPrecondition: the peer that the name belonged to is gone, or this service has no record number.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why. Nothing was stored.
@@ -107,7 +107,7 @@ class ServiceContext:
         Raises:
           InvalidArgument: that is no key, or no node, or this node itself.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several peers do.
+          FailedPrecondition: the peer that the name belonged to is gone.
           AlreadyExists: the key was used for something else.
           NodeUnavailable: the Lightning node cannot serve now; says why. Nothing was stored.
         """
@@ -166,15 +166,21 @@ class ServiceContext:
     async def resolve(self, node: NodePubkey | str) -> NodePubkey:
         """Find the node that is meant by 66 hex digits, or by @ and the imp id of a peer.
 
+        A name that `federate.names` pins means that node; any other belongs to the live peer that had it first.
+
         Raises:
           InvalidArgument: it is neither.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several do; lists their keys.
+          FailedPrecondition: the name's owner is gone and others go by it; lists their keys.
         """
         if isinstance(node, NodePubkey):
             await trio.lowlevel.checkpoint()
             return node
         if node.startswith("@"):
+            pinned = self.settings.federate.pinned(node[1:])
+            if pinned is not None:
+                await trio.lowlevel.checkpoint()
+                return pinned
             return (await self._store.read(lambda tx: peers.named(tx, node[1:]))).pubkey
         await trio.lowlevel.checkpoint()
         return NodePubkey.parse(node)

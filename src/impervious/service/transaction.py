@@ -326,9 +326,18 @@ class ServiceTx:
         """Return the nodes that we have federated with, by name."""
         return peers.everyone(self._tx)
 
-    def remember_peer(self, peer: Peer) -> None:
-        """Store a peer, in place of what was known of it."""
-        peers.remember(self._tx, peer)
+    def remember_peer(self, peer: Peer, *, stranger: bool = False) -> None:
+        """Store a peer, in place of what was known of it.
+
+        Args:
+          peer: what is known of it now.
+          stranger: it asked by itself, and nobody here asked for it or accepted it.
+        """
+        peers.remember(self._tx, peer, stranger=stranger)
+
+    def strangers(self) -> int:
+        """Count the peers that asked by themselves."""
+        return peers.strangers(self._tx)
 
     def forget_peer(self, pubkey: NodePubkey) -> bool:
         """Drop a peer; False: it was none."""

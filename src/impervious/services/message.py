@@ -53,7 +53,7 @@ class MessageService(Service):
         Raises:
           InvalidArgument: it can never be sent; says what to change. Nothing was done.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several peers do.
+          FailedPrecondition: the peer that the name belonged to is gone.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now; says why.

@@ -129,7 +129,7 @@ class SocketService(RunningService[Relay]):
         Raises:
           InvalidArgument: that is no name, or a node that cannot be told.
           NotFound: no session of that name is open, or no peer goes by the name of the node.
-          FailedPrecondition: several peers do, or the relay is off.
+          FailedPrecondition: the peer that the name belonged to is gone, or the relay is off.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           NodeUnavailable: the Lightning node cannot serve now, or the relay is starting again; says which.

@@ -211,7 +211,21 @@ _MARK: Final = """
 PRAGMA application_id = 0x494d5056;
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK)
+_NAMES: Final = """
+-- A name belongs to the peer that had it first. A peer that nobody here asked for is a stranger: they are counted.
+ALTER TABLE peer ADD COLUMN owner INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE peer ADD COLUMN stranger INTEGER NOT NULL DEFAULT 0;
+UPDATE peer SET owner = 1 WHERE pubkey =
+  (SELECT first.pubkey FROM peer AS first WHERE first.imp_id = peer.imp_id ORDER BY since_ms, pubkey LIMIT 1);
+CREATE UNIQUE INDEX peer_owner ON peer (imp_id) WHERE owner;
+CREATE INDEX peer_stranger ON peer (expires_ms) WHERE stranger;
+
+-- Requests of ours are found by when they end and by whom they went to.
+CREATE INDEX open_request_expires ON open_request (expires_ms);
+CREATE INDEX open_request_to ON open_request (recipient, service_type);
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES)
 
 APPLICATION_ID: Final = 0x494D5056
 _FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_message", "outbound", "part"})

@@ -159,9 +159,12 @@ async def test_names_stand_for_keys_everywhere(inside: Inside) -> None:
     unknown = await request(inside.app, "GET", "/v1/subscribe?from=@Nobody", server=inside.http)
     assert (unknown.status, unknown.json["code"]) == (404, 5)
     await befriend(inside, BOB)
+    reply = await request(inside.app, "POST", "/v1/message/send", body=json.dumps(message).encode(), server=inside.http)
+    assert (await recipient(inside, reply.json["id"]))[0] == ALICE, "the name is the first one's"
+    await inside.house.store.write(lambda tx: peers.forget(tx, ALICE))
     clash = await request(inside.app, "POST", "/v1/message/send", body=json.dumps(message).encode(), server=inside.http)
     assert (clash.status, clash.json["code"]) == (400, 9)
-    assert "2 peers go by @Ally" in clash.json["message"]
+    assert "@Ally belonged to a peer whose time is over" in clash.json["message"]
 
 
 @pytest.mark.parametrize(

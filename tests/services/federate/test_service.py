@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import trio
+from coincurve import PrivateKey
 from tests.conftest import Wall
 from tests.walks import Stage, detail, everything, stage, take
 from trio.testing import MockClock
@@ -15,10 +17,12 @@ from trio.testing import MockClock
 from impervious.config import Config
 from impervious.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NodeUnavailable, NotFound
 from impervious.model import Event, NodePubkey, Peer
+from impervious.service import VerifiedMessage
 from impervious.services.federate import FederateService
 from impervious.services.message import MessageService
 from impervious.supervisor import Node
 from impervious.units import Msat
+from impervious.wire.payloads import Federate
 
 DAY_S = 86_400
 
@@ -121,16 +125,112 @@ async def test_a_peer_is_addressed_by_its_name(tmp_path: Path, wall: Wall, autoj
 
 
 @pytest.mark.slow
-async def test_a_name_that_two_peers_go_by_is_no_address(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+async def test_a_name_belongs_to_the_peer_that_had_it_first(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
     async with alice_and_carol(tmp_path, wall, names=("Alice", "Same")) as (where, alice, carol):
         async with where.node("bob") as bob:
             await federate(alice, carol)
             await federate(alice, bob)
-            with pytest.raises(FailedPrecondition, match="2 peers go by @Same: give the 66 hex digits") as error:
+            await federate(alice, bob)
+            assert [name for name, _ in await peers(alice)] == ["Same", "Same"]
+            assert await alice.resolve("@Same") == await key(carol)
+            await alice.messages.send("@Same", b"hello", wait=True)
+            assert [event.data for event in await take(carol, 1, service="message")] == [b"hello"]
+            await federation(alice).leave(await key(carol))
+            with pytest.raises(FailedPrecondition, match="@Same belonged to a peer whose time is over") as error:
                 await alice.messages.send("@Same", b"hello")
             assert (await key(bob)).hex in str(error.value)
-            await federation(alice).leave(await key(bob))
-            assert await alice.resolve("@Same") == await key(carol)
+            await federate(alice, bob)
+            assert await alice.resolve("@Same") == await key(bob)
+
+
+async def test_a_pinned_name_means_the_node_that_the_operator_says(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        async with where.node("carol") as carol, where.node("bob") as bob:
+            named(where, "Alice", names=(("Carol", (await key(carol)).hex),))
+            async with where.node("alice") as alice:
+                await claim(alice, await key(bob), "Carol")
+                assert await alice.resolve("@Carol") == await key(carol)
+                await alice.messages.send("@Carol", b"hello", wait=True)
+                assert [event.data for event in await take(carol, 1, service="message")] == [b"hello"]
+
+
+async def claim(node: Node, sender: NodePubkey, name: str, *, ttl_s: int = DAY_S, amount: int = 2000) -> bool:
+    """Have a node deal with somebody's request to federate, as if it had just come; say whether that counted."""
+    service = federation(node)
+    data = Federate(imp_id=name, pubkey=sender, ttl_s=ttl_s, services=("message",), answer=False).encode()
+    message = VerifiedMessage(
+        seq=0, id=uuid4(), sender=sender, reply_to=None, data=data, amount=Msat(amount), sent_at_ms=0
+    )
+    await node.wait_ready()
+    shown = await service.context.transaction(lambda tx: service.show(tx, message))
+    effect = await service.handle(message) if shown else None
+    if effect is not None:
+        await service.context.transaction(effect)
+    return shown is not None
+
+
+def stranger(number: int) -> NodePubkey:
+    return NodePubkey(PrivateKey.from_int(number).public_key.format())
+
+
+async def test_strangers_cannot_take_a_name_nor_fill_the_table_nor_use_up_the_answers(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with alice_and_carol(tmp_path, wall, max_strangers=150) as (_where, alice, carol):
+        await federate(alice, carol)
+        counted = [await claim(carol, stranger(number), "Alice") for number in range(1, 201)]
+        assert counted == [True] * 149 + [False] * 51
+        assert await carol.resolve("@Alice") == await key(alice)
+        assert len(await peers(carol)) == 150
+        assert await counter(carol, "refused_strangers") == 51
+        assert await counter(carol, "refused_answers") == 0
+        assert await claim(carol, stranger(1), "Alice"), "a known one may refresh"
+        assert await carol.resolve("@Alice") == await key(alice)
+        await federation(carol).leave(stranger(1))
+        assert await claim(carol, stranger(200), "Zoe"), "there is room again"
+        await federate(carol, alice)
+        assert await claim(carol, stranger(199), "Zoe"), "whom we asked is no stranger"
+        assert await carol.resolve("@Zoe") == stranger(200)
+
+
+async def test_a_name_is_free_when_its_owners_time_is_over(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with alice_and_carol(tmp_path, wall) as (_where, _alice, carol):
+        await claim(carol, stranger(1), "Zoe", ttl_s=60)
+        await claim(carol, stranger(2), "Zoe", ttl_s=100 * 365 * DAY_S)
+        assert await carol.resolve("@Zoe") == stranger(1)
+        found = await federation(carol).peer(stranger(2))
+        assert found.expires_ms - found.since_ms == 366 * DAY_S * 1000, "nobody is remembered for a hundred years"
+        wall.offset_ms += 61_000  # before anything noticed
+        await claim(carol, stranger(3), "Zoe")
+        assert await carol.resolve("@Zoe") == stranger(3)
+        await claim(carol, stranger(1), "Zoe")
+        await claim(carol, stranger(3), "Yve")
+        with pytest.raises(FailedPrecondition):
+            await carol.resolve("@Zoe")
+        assert await carol.resolve("@Yve") == stranger(3)
+        await claim(carol, stranger(2), "Zoe")
+        assert await carol.resolve("@Zoe") == stranger(2)
+
+
+async def test_so_many_requests_wait_and_no_more(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with alice_and_carol(tmp_path, wall, accept="ask", max_strangers=3) as (_where, _alice, carol):
+        counted = []
+        for number in (1, 2, 3, 4, 2):
+            counted.append(await claim(carol, stranger(number), "Zoe"))
+            wall.offset_ms += 1
+        assert counted == [True, True, True, False, True]
+        assert [each.pubkey for each in await federation(carol).requests()] == [stranger(1), stranger(3), stranger(2)]
+        assert await counter(carol, "refused_strangers") == 1
+        await federation(carol).accept(stranger(3))
+        assert await claim(carol, stranger(4), "Zoe")
+        wall.offset_ms += 7 * DAY_S * 1000 + 1
+        assert await claim(carol, stranger(5), "Zoe")
 
 
 @pytest.mark.slow

@@ -112,6 +112,8 @@ class Out:
 
     letters: list[Letter] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    answering: bool = True
+    """Whether what is not owed is sent."""
 
     def send(self, recipient: NodePubkey, payload: Payload, amount: Msat) -> MessageId:
         identifier = uuid4()
@@ -129,8 +131,10 @@ class Out:
         amount: Msat,
         owed: bool,
         price: Msat = Msat(0),
-    ) -> None:
+    ) -> bool:
         assert owed or not price, "a courtesy is paid for by its question"
+        if not (owed or self.answering):
+            return False
         letter = Letter(
             id=uuid4(),
             to=recipient,
@@ -141,6 +145,7 @@ class Out:
             back=amount,
         )
         self.letters.append(letter)
+        return True
 
     def tell(self, told: Told) -> None:
         self.told.append(told)

@@ -17,7 +17,7 @@ from tests.services.vpn.shop import (
     private_key,
 )
 
-from impervious.services.vpn.contract import QUOTE_MS
+from impervious.services.vpn.contract import HOLD_MS, QUOTE_MS
 from impervious.services.vpn.payloads import (
     ContractRequest,
     Quote,
@@ -72,6 +72,52 @@ def test_a_full_subnet_is_said_before_money_moves() -> None:
     assert back == 0
     house.now_ms += QUOTE_MS
     assert house.quote().nonce != quote.nonce, "an offer that expired leaves its address"
+
+
+def test_a_question_that_did_not_pay_for_its_answer_keeps_nothing() -> None:
+    house = House()
+    house.out.answering = False
+    for number in range(20):
+        assert house.get(QuoteRequest(), sender=ANN if number % 2 else BEN) == (None, 0)
+    assert house.books.offers == {}
+    assert house.out.told == []
+    assert sum(entry.kept for entry in house.books.entries) == 20 * 1000
+    house.out.answering = True
+    assert house.quote()
+
+
+def test_an_offer_gives_way_after_a_minute_where_there_is_no_other_address() -> None:
+    house = House()
+    quotes = [house.quote(sender=ANN if number % 2 else BEN) for number in range(5)]
+    house.now_ms += HOLD_MS - 1
+    assert "10.0.0.0/29 is full" in refusal(house.get(QuoteRequest()))[0]
+    house.now_ms += 1
+    again = house.quote()
+    address = ip_address("10.0.0.2")
+    assert house.books.offers[again.nonce].address == house.books.offers[quotes[0].nonce].address == address
+    house.accept(again.nonce)
+    assert house.books.contracts[again.nonce].address == address
+    # The one that came first was quoted ten minutes: it gets another address for the same price.
+    other = ContractRequest(nonce=quotes[0].nonce, public_key=private_key(8).public.text)
+    assert house.get(other, PRICE, sender=BEN) == (None, 0)
+    assert house.books.contracts[quotes[0].nonce].address == ip_address("10.0.0.3")
+
+
+def test_who_finds_no_address_any_more_gets_the_money_back() -> None:
+    house = House()
+    first = [house.quote(sender=ANN if number % 2 else BEN) for number in range(5)]
+    house.now_ms += HOLD_MS
+    for number, quote in enumerate([*first, house.quote()]):
+        sender = house.books.offers[quote.nonce].buyer
+        request = ContractRequest(nonce=quote.nonce, public_key=private_key(20 + number).public.text)
+        answer = house.get(request, PRICE, sender=sender)
+        if number < 5:
+            assert answer == (None, 0)
+        else:
+            reason, back = refusal(answer)
+            assert "is full" in reason
+            assert back == PRICE - FEE
+    assert len({each.address for each in house.books.living()}) == 5
 
 
 def test_one_buyer_cannot_keep_all_addresses() -> None:

@@ -614,3 +614,29 @@ async def test_whatever_a_request_says_its_refusal_is_one_part_and_its_money_goe
                 await hears(carol, stranger(number), json.dumps(request).encode(), 50_000)
             assert await owed(carol) == (len(NONSENSE), 47_000 * len(NONSENSE), 3_000 * len(NONSENSE))
             assert [each["refunded_msat"] for each in await told(carol, "REFUSED")] == [47_000] * len(NONSENSE)
+
+
+async def test_questions_of_strangers_that_pay_for_no_answer_keep_no_address(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, subnet="10.0.0.0/24") as here, here.seller() as carol:
+        looks = here.wireguard.looks
+        for number in range(1, 301):
+            await hears(carol, stranger(number), b'{"recordId":"QUOTE_REQUEST"}', 1_000)
+        assert await vpn(carol).context.read(lambda tx: SqlSellerBooks(tx).open_offers(tx.now_ms)) == []
+        assert here.wireguard.looks == looks, "no look at the interface is worth it"
+        async with here.buyer() as alice:
+            assert (await quoted(alice, await key(carol)))["recordId"] == "QUOTE"
+
+
+async def test_questions_of_strangers_that_paid_keep_no_buyer_away(
+    tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, subnet="10.0.0.0/24") as here, here.seller() as carol:
+        for number in range(1, 254):
+            await hears(carol, stranger(number), b'{"recordId":"QUOTE_REQUEST"}', 2_000)
+        assert await counter(carol, "refused_answers") == 0
+        await settle(60)
+        async with here.buyer() as alice:
+            _, event = await bought(alice, await key(carol))
+            assert detail(event)["recordId"] == "CONTRACT"

@@ -25,6 +25,8 @@ TABLE: Final = """
         ) WITHOUT ROWID;
         """
 
+BY_AGE: Final = "CREATE INDEX federate_pending_at ON federate_pending (at_ms);"
+
 _WAITING: Final = "SELECT message_id, pubkey, imp_id, ttl_s, services, at_ms FROM federate_pending WHERE at_ms > ?"
 
 
@@ -47,9 +49,12 @@ class Pending:
         return self.asked_at_ms + TTL_MS
 
 
-def note(tx: ServiceTx, message: VerifiedMessage, record: Federate) -> None:
-    """Keep what a node asks, instead of what it asked before."""
+def note(tx: ServiceTx, message: VerifiedMessage, record: Federate, *, most: int) -> bool:
+    """Keep what a node asks, instead of what it asked before; False: `most` wait already."""
     forget(tx, message.sender)
+    [(number,)] = tx.all("SELECT count(*) FROM federate_pending WHERE at_ms > ?", tx.now_ms - TTL_MS)
+    if number >= most:
+        return False
     tx.run(
         "INSERT INTO federate_pending VALUES (?, ?, ?, ?, ?, ?)",
         message.sender.raw,
@@ -59,6 +64,7 @@ def note(tx: ServiceTx, message: VerifiedMessage, record: Federate) -> None:
         ",".join(record.services),
         tx.now_ms,
     )
+    return True
 
 
 def waiting(tx: ServiceTx) -> list[Pending]:

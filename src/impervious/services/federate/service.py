@@ -5,6 +5,7 @@ changes who is remembered happens in the transaction that gives the message its 
 finds the peer. Who is remembered that asks to be is the operator's choice (`federate.accept`).
 """
 
+import logging
 from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
@@ -18,8 +19,12 @@ from impervious.services.federate import pending
 from impervious.services.federate.pending import Pending
 from impervious.wire.payloads import Federate, Leave, compact, decode_federate
 
+logger = logging.getLogger(__name__)
+
 ALL: Final = "all"
 ASK: Final = "ask"
+STRANGER_TTL_S: Final = 366 * 86_400
+"""Whoever asked by itself is remembered for a year at most, and then asks again."""
 
 
 class FederateService(Service):
@@ -28,7 +33,7 @@ class FederateService(Service):
     service_type = ServiceType("federate")
     record_type = RecordType(100_000)
     handles_facts = True
-    migrations = (pending.TABLE,)
+    migrations = (pending.TABLE, pending.BY_AGE)
 
     # --- Commands -----------------------------------------------------------------------------------------------------
 
@@ -48,7 +53,7 @@ class FederateService(Service):
           The request's id; the answer has it as `reply_to`.
 
         Raises:
-          FailedPrecondition: `federate.imp_id` is not set, or several peers go by that name.
+          FailedPrecondition: `federate.imp_id` is not set, or the name's owner is gone and others go by it.
           InvalidArgument: that is no node, or this one.
           NotFound: no peer goes by that name.
           AlreadyExists: the key was used for something else.
@@ -184,13 +189,22 @@ class FederateService(Service):
         if not wanted:
             return None
         if record.answer or self._accepts(ALL):
-            _remember(tx, message.sender, record)
+            _remember(tx, message.sender, record, stranger=not record.answer)
         return Shown(data=message.data)
 
     def _admit(self, tx: ServiceTx, message: VerifiedMessage, record: Federate) -> bool:
+        """Decide whether a request counts. Keys cost a stranger nothing, so there is room for so many and no more."""
+        most = self.context.settings.federate.max_strangers
         if self._accepts(ASK):
-            pending.note(tx, message, record)
-        return self._accepts(ALL) or self._accepts(ASK)
+            return pending.note(tx, message, record, most=most) or self._full(tx, message)
+        if not self._accepts(ALL):
+            return False
+        return tx.peer(message.sender) is not None or tx.strangers() < most or self._full(tx, message)
+
+    def _full(self, tx: ServiceTx, message: VerifiedMessage) -> bool:
+        tx.count("refused_strangers")
+        logger.info("%s asked to federate in vain: federate.max_strangers is reached", message.sender)
+        return False
 
     def _accepts(self, policy: str) -> bool:
         settings = self.context.settings.federate
@@ -223,16 +237,18 @@ def _expire(tx: ServiceTx) -> int | None:
     return tx.next_expiry_ms()
 
 
-def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate | Pending) -> None:
+def _remember(tx: ServiceTx, pubkey: NodePubkey, record: Federate | Pending, *, stranger: bool = False) -> None:
     """Store a peer, or what is new about it."""
     known = tx.peer(pubkey)
+    ttl_s = min(record.ttl_s, STRANGER_TTL_S) if stranger else record.ttl_s
     tx.remember_peer(
         Peer(
             pubkey=pubkey,
             imp_id=record.imp_id,
             since_ms=known.since_ms if known else tx.now_ms,
-            expires_ms=tx.now_ms + record.ttl_s * 1000,
+            expires_ms=tx.now_ms + ttl_s * 1000,
             services=record.services,
-        )
+        ),
+        stranger=stranger,
     )
     tx.wake()

@@ -262,7 +262,8 @@ class LightningService(RunningService[Payer]):
         Raises:
           InvalidArgument: it cannot be sent so.
           NotFound: no peer goes by that name.
-          FailedPrecondition: several peers do, or what was begun with this key never reached the Lightning node.
+          FailedPrecondition: the peer that the name belonged to is gone, or what was begun with this key never reached
+            the Lightning node.
           AlreadyExists: the key was used with other arguments.
           ResourceExhausted: the budget does not allow it.
           PaymentFailed: no money moved; says why.

@@ -18,6 +18,10 @@ SECOND_MS: Final = 1000
 MINUTE_MS: Final = 60 * SECOND_MS
 QUOTE_MS: Final = 10 * MINUTE_MS
 """How long an offer and its address are kept."""
+HOLD_MS: Final = MINUTE_MS
+"""How long an offer keeps its address even if others want it: enough for whoever means to pay."""
+MAX_OFFERS: Final = 1024
+"""Offers that keep an address. An older one keeps its price, and gets another address if its own is taken."""
 COOLING_MS: Final = 10 * MINUTE_MS
 """How long nobody gets an address after its last owner, whose friends may still send there."""
 WARNINGS_MS: Final = (24 * 60 * MINUTE_MS, 60 * MINUTE_MS, 10 * MINUTE_MS)
@@ -86,7 +90,11 @@ class Term:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """A quote that this node gave. Its address is kept for the buyer until it expires."""
+    """A quote that this node gave.
+
+    Its address is kept for the buyer until it expires, or for `HOLD_MS` where those who ask later find no other: a
+    question costs next to nothing, so nobody can keep a subnet from buyers by asking.
+    """
 
     nonce: str
     buyer: NodePubkey
@@ -96,6 +104,10 @@ class Offered:
     price: Msat
     """For all the hours."""
     expires_ms: int
+
+    def holds(self, now_ms: int) -> bool:
+        """Whether its address is kept although others want it."""
+        return now_ms < self.expires_ms - QUOTE_MS + HOLD_MS
 
 
 class Phase(Enum):

@@ -82,13 +82,12 @@ class Keeper:
     def _sell(self, tx: ServiceTx) -> bool:
         """Tell the time to what was sold; say whether something ended whose peer must go."""
         self._upkeep(tx).tick()
-        books = SqlSellerBooks(tx)
-        books.forget()
-        return any(each.phase is Phase.ENDED for each in books.living())
+        return any(each.phase is Phase.ENDED for each in SqlSellerBooks(tx).living())
 
     def _buy(self, tx: ServiceTx) -> None:
         self._buyer(tx).tick()
         SqlBuyerBooks(tx).forget()
+        SqlSellerBooks(tx).forget()
 
     async def _wanted(self) -> Wanted:
         return await self._context.read(lambda tx: self._upkeep(tx).wanted())

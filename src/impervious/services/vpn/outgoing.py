@@ -41,14 +41,16 @@ class TxOutgoing:
         amount: Msat,
         owed: bool,
         price: Msat = Msat(0),
-    ) -> None:
+    ) -> bool:
         """See `Outgoing.answer`."""
         data = write(fitting(payload, self.tx.part_bytes))
         if owed:
             received = Msat(amount + self.fee) if amount else price
             self.tx.settle(recipient, data, amount=amount, reply_to=reply_to, fee_limit=self.fee, received=received)
-        elif self.message is not None and reply_to == self.message.id:
-            self.tx.answer(self.message, data)
+            return True
+        if self.message is None or reply_to != self.message.id:
+            return False
+        return self.tx.answer(self.message, data) is not None
 
     def tell(self, told: Told) -> None:
         """See `Outgoing.tell`."""

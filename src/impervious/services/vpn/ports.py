@@ -51,7 +51,7 @@ class Outgoing(Protocol):
         amount: Msat,
         owed: bool,
         price: Msat = Msat(0),
-    ) -> None:
+    ) -> bool:
         """Send an answer. A reason that is too long for one part is cut short.
 
         Args:
@@ -62,6 +62,9 @@ class Outgoing(Protocol):
           owed: True: it is due for money that we have, and is tried until it arrives; False: a courtesy, which is not
             sent where it is beyond the limits. Neither raises.
           price: what was paid for it, in msat, where it gives nothing back.
+
+        Returns:
+          Whether it is sent.
         """
         ...
 
@@ -78,7 +81,7 @@ class SellerBooks(Protocol):
         ...
 
     def open_offers(self, now_ms: int) -> Collection[Offered]:
-        """List quotes that have not expired and were not accepted."""
+        """List quotes that have not expired and were not accepted: of many the newest, `MAX_OFFERS` at most."""
         ...
 
     def keep_offer(self, offer: Offered) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from impervious.model import NodePubkey
 from impervious.service import ServiceTx
-from impervious.services.vpn.contract import Offered, Phase, Sold, Term
+from impervious.services.vpn.contract import MAX_OFFERS, Offered, Phase, Sold, Term
 from impervious.services.vpn.money import Entry
 from impervious.store import Row
 from impervious.store.transaction import SqlValue
@@ -40,9 +40,13 @@ class SqlSellerBooks:
     def open_offers(self, now_ms: int) -> Collection[Offered]:
         """See `SellerBooks.open_offers`."""
         rows = self.tx.all(
-            f"SELECT {_OFFER} FROM vpn_offer WHERE expires_ms > ? AND nonce NOT IN (SELECT nonce FROM vpn_sold)", now_ms
+            f"SELECT {_OFFER} FROM vpn_offer WHERE expires_ms > ?"
+            " AND NOT EXISTS (SELECT 1 FROM vpn_sold WHERE vpn_sold.nonce = vpn_offer.nonce)"
+            " ORDER BY expires_ms DESC LIMIT ?",
+            now_ms,
+            MAX_OFFERS,
         )
-        return [_offer(row) for row in rows]
+        return [_offer(row) for row in reversed(rows)]
 
     def keep_offer(self, offer: Offered) -> None:
         """See `SellerBooks.keep_offer`."""

@@ -5,8 +5,9 @@ say which. A request never touches the interface: what it bought is set up by `u
 booked the money.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from impervious.errors import CallerError, FailedPrecondition, Malformed, NotFound, ResourceExhausted
@@ -25,7 +26,7 @@ from impervious.services.vpn.payloads import (
 from impervious.services.vpn.ports import Incoming
 from impervious.services.vpn.sale import Closed, Peers, Sale, Shop, contract_answer, listed
 from impervious.units import Msat, Sat, msat, sat_credited
-from impervious.wireguard import PresharedKey, buyer_key, foreign_networks
+from impervious.wireguard import Host, PresharedKey, buyer_key, foreign_networks
 
 MAX_OPEN_OFFERS: Final = 3
 """To one buyer: an offer costs a satoshi to ask for and keeps an address from others for ten minutes."""
@@ -43,7 +44,7 @@ class Draw:
 class Seller(Sale):
     """A seller that is asked."""
 
-    def receive(self, message: Incoming, peers: Peers, draw: Draw) -> None:
+    def receive(self, message: Incoming, peers: Peers, draw: Draw) -> bool:
         """Decide on a request; anything that is none is left alone.
 
         Args:
@@ -51,53 +52,53 @@ class Seller(Sale):
             recognised by its nonce.
           peers: what is on the interface, ours and others'.
           draw: where nonces and keys come from.
+
+        Returns:
+          Whether time was bought, so that the interface and the clocks must follow.
         """
         try:
             request = read(message.data)
         except MalformedRequest as error:
             self._refuse(message, "", str(error))
-            return
+            return False
         except Malformed:
-            return
+            return False
         if not isinstance(request, Request):
-            return
+            return False
         try:
             if isinstance(self.shop, Closed):
                 raise FailedPrecondition(self.shop.reason)
-            self._decide(message, request, self.shop, peers, draw)
+            return self._decide(message, request, self.shop, peers, draw)
         except CallerError as error:
             self._refuse(message, "" if isinstance(request, QuoteRequest) else request.nonce, str(error))
+            return False
 
-    def _decide(self, message: Incoming, request: Request, shop: Shop, peers: Peers, draw: Draw) -> None:
+    def _decide(self, message: Incoming, request: Request, shop: Shop, peers: Peers, draw: Draw) -> bool:
         match request:
             case QuoteRequest():
                 self._quote(message, request.hours, shop, peers, draw)
+                return False
             case ContractRequest():
                 self._contract(message, request, shop, peers, draw)
             case RefreshRequest():
                 self._refresh(message, request.nonce)
+        return True
 
     def _quote(self, message: Incoming, hours: int, shop: Shop, peers: Peers, draw: Draw) -> None:
         if not 1 <= hours <= shop.max_hours:
             raise FailedPrecondition(f"hours must be from 1 to {shop.max_hours}")
-        offers, living = self.books.open_offers(self.now_ms), self.books.living()
+        offers = self.books.open_offers(self.now_ms)
         if sum(1 for each in offers if each.buyer == message.sender) >= MAX_OPEN_OFFERS:
             raise ResourceExhausted(f"you have {MAX_OPEN_OFFERS} open quotes: accept one, or wait ten minutes")
-        address = shop.terms.subnet.allocate(
-            used={each.address for each in offers} | {each.address for each in living},
-            cooling=self.books.cooling(self.now_ms - COOLING_MS),
-            foreign=foreign_networks(peers, {each.key for each in living}),
-        )
         offer = Offered(
             nonce=draw.nonce(),
             buyer=message.sender,
-            address=address,
+            address=self._free_address(shop, offers, self.books.living(), peers),
             hours=hours,
             span_ms=hours * shop.hour_ms,
             price=msat(Sat(hours * shop.price)),
             expires_ms=self.now_ms + QUOTE_MS,
         )
-        self.books.keep_offer(offer)
         # What a question costs pays for the answer.
         self.books.book(
             money.Entry(
@@ -114,8 +115,33 @@ class Seller(Sale):
             allowed_ips=listed(shop.terms.allowed),
             dns=listed(shop.terms.dns),
         )
-        self.out.answer(message.sender, quote, reply_to=message.id, amount=Msat(0), owed=False)
+        if not self.out.answer(message.sender, quote, reply_to=message.id, amount=Msat(0), owed=False):
+            return  # a question that did not pay for its answer keeps nothing from anybody
+        self.books.keep_offer(offer)
         self.tell("QUOTE", message.sender, offer.nonce, about=message.id, price_sat=quote.price, hours=hours)
+
+    def _free_address(self, shop: Shop, offers: Collection[Offered], living: Collection[Sold], peers: Peers) -> Host:
+        """Choose an address that nobody has; where all are offered, one whose offer does not hold it any more.
+
+        Raises:
+          ResourceExhausted: there is none; the text says whether waiting helps.
+        """
+        taken = {each.address for each in living}
+        allocate = partial(
+            shop.terms.subnet.allocate,
+            cooling=self.books.cooling(self.now_ms - COOLING_MS),
+            foreign=foreign_networks(peers, {each.key for each in living}),
+        )
+        try:
+            return allocate(used=taken | {each.address for each in offers})
+        except ResourceExhausted:
+            return allocate(used=taken | {each.address for each in offers if each.holds(self.now_ms)})
+
+    def _address_of(self, offer: Offered, shop: Shop, living: Collection[Sold], peers: Peers) -> Host:
+        """Give a buyer the address that was offered, or another if somebody else has bought that one."""
+        if offer.address not in {each.address for each in living}:
+            return offer.address
+        return self._free_address(shop, self.books.open_offers(self.now_ms), living, peers)
 
     def _contract(self, message: Incoming, request: ContractRequest, shop: Shop, peers: Peers, draw: Draw) -> None:
         known = self.books.sold(request.nonce)
@@ -129,14 +155,15 @@ class Seller(Sale):
             raise FailedPrecondition("the quote has expired: ask for another")
         if message.amount != offer.price:
             raise FailedPrecondition(f"{message.amount} msat were paid, and the quote says {offer.price}")
-        in_use = {each.key for each in self.books.living()} | set(peers)
+        living = self.books.living()
+        in_use = {each.key for each in living} | set(peers)
         contract = Sold(
             nonce=offer.nonce,
             buyer=offer.buyer,
             request=message.id,
             key=buyer_key(request.public_key, server=shop.terms.server_key, in_use=in_use),
             preshared_key=draw.preshared_key() if request.psk_wanted else None,
-            address=offer.address,
+            address=self._address_of(offer, shop, living, peers),
             hours=offer.hours,
             price=offer.price,
             paid_ms=self.now_ms,

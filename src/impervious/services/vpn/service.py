@@ -29,7 +29,7 @@ from impervious.services.vpn.purchase import Bought
 from impervious.services.vpn.sale import Closed, Peers, Sale, Shop
 from impervious.services.vpn.seller_books import SqlSellerBooks
 from impervious.services.vpn.selling import Draw, Seller
-from impervious.services.vpn.shop import fee_of, least_refund, needs_interface, open_shop
+from impervious.services.vpn.shop import cheapest_answer, fee_of, least_refund, needs_interface, open_shop
 from impervious.services.vpn.shown import shown_answer
 from impervious.services.vpn.tables import MIGRATIONS
 from impervious.services.vpn.upkeep import Upkeep
@@ -71,6 +71,7 @@ class VpnService(Service):
         self._shop = open_shop(context)
         self._fee = fee_of(context.settings)
         self._least = least_refund(context)
+        self._cheapest_answer = cheapest_answer(context)
         self._interface = type(self).open_interface(context.settings.vpn)
         self._keeper = Keeper(
             context,
@@ -336,8 +337,8 @@ class VpnService(Service):
         shop, peers = await self._look(fact)
 
         def decide(tx: ServiceTx) -> None:
-            self._seller(tx, shop, fact).receive(_incoming(fact), peers, self.draw)
-            tx.wake()
+            if self._seller(tx, shop, fact).receive(_incoming(fact), peers, self.draw):
+                tx.wake()
 
         return decide
 
@@ -351,7 +352,7 @@ class VpnService(Service):
     async def _look(self, message: VerifiedMessage) -> tuple[Shop | Closed, Peers]:
         """See what is sold, and what is on the interface."""
         shop = self._shop
-        if isinstance(shop, Closed) or not needs_interface(message.data):
+        if isinstance(shop, Closed) or not needs_interface(message.data) or message.amount < self._cheapest_answer:
             return shop, {}
         try:
             interface = await self._interface.interface()

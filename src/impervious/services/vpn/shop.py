@@ -25,6 +25,11 @@ def fee_of(config: Config) -> Msat:
     return config.message.max_fee_msat_per_part
 
 
+def cheapest_answer(context: ServiceContext) -> Msat:
+    """Say below which amount nothing is answered or given back: no work is worth it."""
+    return Msat(context.minimum_amount(1) + min(context.settings.limits.auto_answer_fee_msat, fee_of(context.settings)))
+
+
 def least_refund(context: ServiceContext) -> Msat:
     """Say how little can be sent back: what the largest answer carries that a refund can be part of."""
     config = context.settings.vpn

@@ -137,4 +137,9 @@ MIGRATIONS: Final = (
     ALTER TABLE vpn_bought_new RENAME TO vpn_bought;
     CREATE INDEX vpn_bought_live ON vpn_bought (stage) WHERE stage IN ('paying', 'unanswered', 'active');
     """,
+    """
+    -- What is forgotten in time is found by its time.
+    CREATE INDEX vpn_asked_at ON vpn_asked (at_ms);
+    CREATE INDEX vpn_seen_expires ON vpn_seen (expires_ms);
+    """,
 )
