@@ -189,7 +189,7 @@ async def test_a_request_that_is_no_message(autojump_clock: trio.testing.MockClo
             await client.flush()
             await client.hear(h2.events.StreamEnded)
             [answer] = [event for event in client.events if isinstance(event, h2.events.ResponseReceived)]
-            assert dict(answer.headers or [])[b"grpc-status"] == b"13"
+            assert dict(answer.headers or [])[b"grpc-status"] == b"3"
             await still_serves(listener)
 
 

@@ -17,6 +17,7 @@ from impervious.wire.grpc.framing import Budget
 
 from .limits import ServerLimits
 from .link import CLEANUP_S, TRANSPORT_ERRORS, cause
+from .message import Decode, plainly
 from .server_link import OnCall, ServerLink
 from .server_stream import Peer
 from .tls import require_http2
@@ -53,12 +54,19 @@ class Server:
       on_call: where authentication stands. Called for each call to a known method before its handler, within its
         deadline, with path, metadata and peer; a GRPCError raised here is the answer. It may be a coroutine function.
 
+      decode: reads requests. Whatever it raises, the answer is INVALID_ARGUMENT with its text.
+
     Raises:
       ValueError: two services answer to one path.
     """
 
     def __init__(
-        self, services: Iterable[Servable], *, limits: ServerLimits | None = None, on_call: OnCall | None = None
+        self,
+        services: Iterable[Servable],
+        *,
+        limits: ServerLimits | None = None,
+        on_call: OnCall | None = None,
+        decode: Decode = plainly,
     ) -> None:
         self._mapping: dict[str, Handler] = {}
         for service in services:
@@ -68,6 +76,7 @@ class Server:
                 self._mapping[path] = handler
         self._limits = limits or ServerLimits()
         self._on_call = on_call
+        self._decode = decode
         self._budget = Budget(self._limits.unfinished_bytes)
         self._links: dict[ServerLink, trio.CancelScope] = {}
         self._open = 0
@@ -179,7 +188,8 @@ class Server:
                 await trio.aclose_forcefully(secured)
                 return
             stream, certificate = secured, secured.getpeercert()
-        link = ServerLink(stream, self._mapping, self._limits, self._budget, self._on_call, Peer(address, certificate))
+        peer = Peer(address, certificate)
+        link = ServerLink(stream, self._mapping, self._limits, self._budget, self._on_call, peer, self._decode)
         # Shielded from the cancellation that stops the server, so that calls can finish; _stop ends it.
         with trio.CancelScope(shield=True) as scope:
             self._links[link] = scope

@@ -22,7 +22,7 @@ from impervious.wire.grpc.status import OK, Outcome
 
 from .limits import ServerLimits
 from .link import CLEANUP_S, TRANSPORT_ERRORS, Link, PeerSilent, Wakeup, cause
-from .message import Message
+from .message import Decode, Message, plainly
 from .server_stream import Peer, ServerStream, details_bytes
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class ServerLink:
       budget: shared by all connections of the server.
       on_call: see `Server`.
       peer: who connected.
+      decode: see `Server`.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ServerLink:
         budget: Budget,
         on_call: OnCall | None,
         peer: Peer,
+        decode: Decode = plainly,
     ) -> None:
         self.connection = ServerConnection(limits.tuning(), budget, max_calls=limits.calls)
         self.finished = trio.Event()
@@ -93,6 +95,7 @@ class ServerLink:
         self._limits = limits
         self._on_call = on_call
         self._peer = peer
+        self._decode = decode
         self._streams: dict[ServerCall, ServerStream[Message, Message]] = {}
         self._resets = _Allowance(limits.resets, limits.resets_per_s)
         self._early_ends = 0
@@ -216,7 +219,7 @@ class ServerLink:
             self.connection.refuse(call)
         else:
             stream: ServerStream[Message, Message] = ServerStream(
-                call, self._link, self.connection, handler, self._peer
+                call, self._link, self.connection, handler, self._peer, self._decode
             )
             self._streams[call] = stream
             self._nursery.start_soon(self._serve, stream, handler, name=call.path)

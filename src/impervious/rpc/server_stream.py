@@ -1,21 +1,28 @@
 """One call as its handler sees it, in the shape of grpclib.server.Stream."""
 
+import logging
 import time
 from dataclasses import dataclass
-from typing import Generic, Self
+from typing import Final, Generic, Self
 
 import trio
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, ProtocolError
 from grpclib.metadata import Deadline
 
+from impervious.log_limit import LimitedLog
 from impervious.wire.grpc.framing import frame_message
 from impervious.wire.grpc.headers import MetadataLike
 from impervious.wire.grpc.server import ServerCall, ServerConnection
 from impervious.wire.grpc.status import Outcome
 
 from .link import YIELD_EVERY, Link, Wakeup
-from .message import Request, Response, parse
+from .message import Decode, Request, Response, plainly
+
+_limited = LimitedLog(logging.getLogger(__name__))
+
+_SHOWN: Final = 200
+"""Characters of an error that the log repeats."""
 
 
 class TrioDeadline(Deadline):
@@ -60,7 +67,13 @@ class ServerStream(Generic[Request, Response]):
     """
 
     def __init__(
-        self, call: ServerCall, link: Link[ServerCall], connection: ServerConnection, handler: Handler, peer: Peer
+        self,
+        call: ServerCall,
+        link: Link[ServerCall],
+        connection: ServerConnection,
+        handler: Handler,
+        peer: Peer,
+        decode: Decode = plainly,
     ) -> None:
         self.call = call
         self.scope = trio.CancelScope()
@@ -73,6 +86,7 @@ class ServerStream(Generic[Request, Response]):
         self.user_agent = call.user_agent
         self.path = call.path
         self._handler = handler
+        self._decode = decode
         self._link = link
         self._connection = connection
         self._readable = Wakeup()
@@ -99,7 +113,7 @@ class ServerStream(Generic[Request, Response]):
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
-            data = connection.read(call)
+            data = self._read()
             if data is not None:
                 self._received += 1
                 if not waited:
@@ -113,13 +127,30 @@ class ServerStream(Generic[Request, Response]):
             await self._readable.wait()
             waited = True
 
+    def _read(self) -> bytes | None:
+        try:
+            return self._connection.read(self.call)
+        except GRPCError as error:
+            if error.status is not Status.INTERNAL:
+                raise
+            raise self._unreadable(error.message or "") from None  # such as a message that is not the gzip it claims
+
     def _parse(self, data: bytes) -> Request:
         request_type: type[Request] = self._handler.request_type
-        return parse(request_type, data)
+        try:
+            return self._decode(request_type, data)
+        except Exception as error:  # parsers raise whatever they like, and the bytes are the client's
+            text = f"{len(data)} bytes are no {request_type.__name__}"
+            raise self._unreadable(str(error) if self._decode is not plainly else text) from error
+
+    def _unreadable(self, text: str) -> GRPCError:
+        peer = self.peer.address[0] if self.peer.address else "a client"
+        _limited.warning("%s: %s: a request cannot be read: %s", peer, self.path, text[:_SHOWN])
+        return GRPCError(Status.INVALID_ARGUMENT, text)
 
     def _check_end(self) -> None:
         if self.call.inbox.torn:
-            raise GRPCError(Status.INTERNAL, "the request ended in the middle of a message")
+            raise self._unreadable("the request ended in the middle of a message")
         if not self._cardinality.client_streaming and not self._received:
             raise GRPCError(Status.UNIMPLEMENTED, "the request ended without the one message that this method takes")
 

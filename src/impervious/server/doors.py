@@ -14,7 +14,7 @@ from impervious.config import Config
 from impervious.errors import ConfigError
 from impervious.model import ServiceType
 from impervious.rpc import Health, Servable, Server, ServerLimits
-from impervious.server import commands
+from impervious.server import commands, strict
 from impervious.server.api.table import operations
 from impervious.server.closing import Closing
 from impervious.server.feed import Feed
@@ -132,7 +132,7 @@ class Doors:
         described = [(each.service_type, each.grpc_descriptors()) for each in self._node.services]
         try:
             everything = [*services, Reflection(services, described)]
-            return Server(everything, limits=limits, on_call=asks(self._authorizer))
+            return Server(everything, limits=limits, on_call=asks(self._authorizer), decode=strict.decode)
         except ValueError as error:
             raise ConfigError(f"gRPC: {error}: remove one of the services that bring it") from None
 

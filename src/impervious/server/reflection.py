@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Final, Self
 
-from grpclib.const import Cardinality, Handler
+from grpclib.const import Cardinality, Handler, Status
 
 from impervious.rpc import Servable, ServerStream
 from impervious.rpc.message import Message, parse
@@ -76,7 +76,7 @@ class _Read:
         message = await self._stream.recv_message()
         if message is None:
             raise StopAsyncIteration
-        return parse(self._request_type, message.data)
+        return parse(self._request_type, message.data, status=Status.INVALID_ARGUMENT)
 
     async def send_message(self, message: Message) -> None:
         await self._stream.send_message(Unread(message.SerializeToString()))

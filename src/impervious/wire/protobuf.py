@@ -41,7 +41,7 @@ def check(data: bytes, wire_types: Mapping[int, int], *, repeated: frozenset[int
             if number in seen:
                 raise Malformed(f"protobuf field {number} appears twice")
             seen.add(number)
-        at = _skip(data, at, wire_type)
+        at = skip(data, at, wire_type)
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -66,7 +66,12 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise Malformed("protobuf varint is too long")
 
 
-def _skip(data: bytes, at: int, wire_type: int) -> int:
+def skip(data: bytes, at: int, wire_type: int) -> int:
+    """Find the end of the value at position `at`.
+
+    Raises:
+      Malformed: it is cut off, or of a wire type that is not used.
+    """
     if wire_type == VARINT:
         return read_varint(data, at)[1]
     if wire_type == LENGTH_DELIMITED:

@@ -23,6 +23,7 @@ class Door:
 
     def __init__(self, inside: Inside, server: HttpServer, stop: Callable[[], Awaitable[None]]) -> None:
         self.house: House = inside.house
+        self.table = inside.doors.table
         self.server = server
         self.address = inside.http
         self.stop = stop

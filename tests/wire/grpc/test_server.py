@@ -57,8 +57,8 @@ def test_a_request_is_read() -> None:
         (request(content_type=b"application/grpc+json"), Status.UNKNOWN, "HTTP status 415"),
         (request(content_type=b"application/grpc-web"), Status.UNKNOWN, "HTTP status 415"),
         (request(content_type=None), Status.UNKNOWN, "HTTP status 415"),
-        (request((b"grpc-timeout", b"soon")), Status.INTERNAL, "malformed grpc-timeout"),
-        (request((b"k-bin", b"?")), Status.INTERNAL, "binary metadata is not base64"),
+        (request((b"grpc-timeout", b"soon")), Status.INVALID_ARGUMENT, "malformed grpc-timeout"),
+        (request((b"k-bin", b"?")), Status.INVALID_ARGUMENT, "binary metadata is not base64"),
         (request((b"grpc-encoding", b"br")), Status.UNIMPLEMENTED, "only gzip and identity"),
     ],
 )

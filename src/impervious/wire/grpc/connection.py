@@ -25,7 +25,7 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
+from h2.exceptions import StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
@@ -98,7 +98,7 @@ class Connection(ABC, Generic[C]):
         try:
             events = self._h2.receive_data(data)
             self._h2.refuse_overlong_frame()
-        except ProtocolError as error:
+        except Exception as error:  # h2, hpack and hyperframe raise what they like, and the bytes are the peer's
             self._drain_h2()
             self.over = True
             raise PeerError(f"{type(error).__name__}: {error}") from error

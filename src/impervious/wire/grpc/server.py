@@ -161,7 +161,7 @@ class ServerConnection(Connection[ServerCall]):
         try:
             call, refusal = self._admit(event.stream_id, event.headers)
         except ValueError as error:
-            call, refusal = None, _trailers_only(Status.INTERNAL, str(error))
+            call, refusal = None, _trailers_only(Status.INVALID_ARGUMENT, str(error))
         if refusal is None and call is not None and not self.refusing:
             call.peer_ended = ended
             self.calls[event.stream_id] = call
