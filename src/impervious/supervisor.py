@@ -17,13 +17,15 @@ from typing import Final, NoReturn, TypeVar
 
 import trio
 
+from impervious.clock import NodeClock, Trust
 from impervious.config import Config
 from impervious.errors import NodeMisconfigured, StoreFull
 from impervious.events import EVERYTHING, Events, Filter, Subscription
+from impervious.gate import STARTING, PaymentGate
 from impervious.hub import Hub
 from impervious.inbound import Inbound
 from impervious.inbound.reader import InboundPolicy
-from impervious.model import NodeInfo, NodePubkey, NodeStatus, RecordType, ServiceType
+from impervious.model import NodeInfo, NodePubkey, NodeState, NodeStatus, RecordType, ServiceType
 from impervious.node import LightningNode
 from impervious.outbound import Outbound, SendPolicy
 from impervious.server.listeners import Addresses, Listeners, open_listeners
@@ -32,10 +34,11 @@ from impervious.service.discovery import find_services, with_entries
 from impervious.service.host import Services
 from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
-from impervious.store import Store, Tx, open_store, outbox, upkeep
+from impervious.store import Store, Tx, history, open_store, outbox, upkeep
 from impervious.store.database import ThreadRunner, in_thread
 from impervious.store.disk import LOOK_S, LOOK_SELDOM_S, Disk
 from impervious.store.upkeep import Retention
+from impervious.timekeeping import COMPARE_SOON_S, Timekeeper
 from impervious.units import msat
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,12 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=Service)
 
 TIDY_EVERY_S: Final = 3600.0
+START_S: Final = 20.0
+"""How long a call that pays waits for what a start finds out first; it takes milliseconds when LND is ready."""
+_JUST_STARTED: Final = (
+    "the daemon has just started and first compares its clock with the chain and its database with LND's payments: call"
+    " again in a moment"
+)
 LOW_DISK_BYTES: Final = 32 << 20
 """Below this the disk counts as full: a few of the largest messages and the database's own log need it."""
 
@@ -54,6 +63,8 @@ class Surroundings:
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     random: Callable[[], float] = random.random
     run_sync: ThreadRunner = in_thread
+    elapsed_s: Callable[[], float] = trio.current_time
+    """A clock that only counts: it shows when `now_ms` jumps."""
 
 
 THE_WORLD = Surroundings()
@@ -70,6 +81,7 @@ class Node:
         services: Services,
         addresses: Addresses | None,
         disk: Disk,
+        gate: PaymentGate,
     ) -> None:
         self.config = config
         self.lightning = lightning
@@ -80,6 +92,7 @@ class Node:
         """Where the doors listen; None: it has none."""
         self._events = events
         self._disk = disk
+        self._gate = gate
 
     @property
     def messages(self) -> MessageService:
@@ -96,8 +109,9 @@ class Node:
 
     @property
     def status(self) -> NodeStatus:
-        """Whether the Lightning node can serve now, and if not, why."""
-        return self.lightning.status
+        """Whether the Lightning node can serve and be paid with now, and if not, why."""
+        status, reason = self.lightning.status, self._gate.reason
+        return NodeStatus(state=NodeState.PAYING_NOTHING, reason=reason) if status.ready and reason else status
 
     @property
     def disk_problem(self) -> str | None:
@@ -163,7 +177,8 @@ async def open_node(
     """
     classes = find_services(BUILT_IN, services)
     config = with_entries(config, classes)
-    hub = Hub()
+    hub, gate = Hub(), PaymentGate()
+    clock = NodeClock(surroundings.now_ms, surroundings.elapsed_s)
     async with (
         _listening(config, wanted=doors) as listeners,
         _lightning(config, lightning) as lightning,
@@ -171,14 +186,16 @@ async def open_node(
             config.store.path.expanduser(),
             config.store.password,
             on_commit=hub.publish,
-            now_ms=surroundings.now_ms,
+            now_ms=clock.now_ms,
             run_sync=surroundings.run_sync,
         ) as store,
     ):
         disk = Disk(store, config.store.path.expanduser(), run_sync=surroundings.run_sync)
         await disk.look()
+        keeper = Timekeeper(clock, lightning, store, gate)
+        await keeper.begin()
         events = Events(store, hub, max_subscribers=config.limits.subscribers)
-        outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random)
+        outbound = Outbound(lightning, store, hub, send_policy(config), random=surroundings.random, gate=gate)
         hosted = Services(
             classes,
             config,
@@ -187,6 +204,7 @@ async def open_node(
             hub=hub,
             outbound=outbound,
             random=surroundings.random,
+            gate=gate,
         )
         await hosted.begin()
         inbound = Inbound(
@@ -194,13 +212,16 @@ async def open_node(
         )
         async with trio.open_nursery() as work:
             identified = trio.Event()
-            work.start_soon(_identify, lightning, store, identified)
+            gate.close(STARTING, _JUST_STARTED)
+            gate.look = partial(_look, identified, keeper)
+            work.start_soon(keeper.run)
+            work.start_soon(_identify, lightning, store, keeper, gate, identified)
             work.start_soon(_after, identified, outbound.run)
-            work.start_soon(_keep_tidy, store, hosted, retention(config, hosted))
+            work.start_soon(_keep_tidy, store, hosted, clock, retention(config, hosted))
             work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
             await work.start(hosted.run)
             async with trio.open_nursery() as entrance:
-                node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None, disk)
+                node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None, disk, gate)
                 if listeners:
                     await entrance.start(_serve_doors, node, listeners)
                 async with trio.open_nursery() as sources:
@@ -242,7 +263,17 @@ async def _serve_doors(  # noqa: ASYNC114, ASYNC128 - the doors tell task_status
     await Doors(node, node.config, listeners).serve(task_status=task_status)
 
 
-async def _identify(lightning: LightningNode, store: Store, identified: trio.Event) -> None:
+async def _look(identified: trio.Event, keeper: Timekeeper) -> None:
+    """Wait for what a start must know before it pays, but not for ever; see that no jump of the clock is overlooked."""
+    with trio.move_on_after(START_S):
+        await identified.wait()
+    if identified.is_set():
+        await keeper.look()
+
+
+async def _identify(
+    lightning: LightningNode, store: Store, keeper: Timekeeper, gate: PaymentGate, identified: trio.Event
+) -> None:
     """Make sure that the database is this Lightning node's: its counters and keys are worth nothing for another."""
     info = await lightning.wait_ready()
 
@@ -256,17 +287,23 @@ async def _identify(lightning: LightningNode, store: Store, identified: trio.Eve
         outbox.set_identity(tx, info.pubkey)
 
     await store.write(check)
+    await keeper.wait_compared()
+    gate.open(STARTING)
     identified.set()
 
 
-async def _keep_tidy(store: Store, services: Services, kept: Retention) -> NoReturn:
-    """Forget what is old, now and every hour."""
+async def _keep_tidy(store: Store, services: Services, clock: NodeClock, kept: Retention) -> NoReturn:
+    """Forget what is old, now and every hour, once it is certain what is old."""
 
     def tidy(tx: Tx) -> int:
         services.pass_over(tx)
+        history.note_time(tx)
         return upkeep.tidy(tx, kept)
 
     while True:
+        if clock.trust is not Trust.RIGHT:
+            await trio.sleep(COMPARE_SOON_S)
+            continue
         try:
             removed = await store.write(tidy)
         except StoreFull as error:

@@ -4,7 +4,7 @@ from tests.lnd.fake import ALICE, BOB, MACAROON, FakeLnd, bake, info, opened, re
 from tests.lnd.test_watch import becomes
 
 from impervious.errors import NodeMisconfigured
-from impervious.lnd import NOTHING, Credentials, LndNode, rpcs
+from impervious.lnd import LIGHTNING_NODE, NOTHING, Credentials, LndNode, rpcs
 from impervious.lnd.readiness import version
 from impervious.model import NodeState
 from impervious.pb.lnrpc import WalletState as Wallet
@@ -126,6 +126,41 @@ async def test_without_a_macaroon_permissions_are_not_asked_about(autojump_clock
     async with opened(fake, credentials(macaroon=None)) as node:
         await becomes(node, NodeState.READY)
     assert all("macaroon" not in call.metadata for call in fake.calls)
+
+
+@pytest.mark.parametrize("text", ["0.17.5-beta commit=v0.17.5-beta", "0.4", "v0.17.99-rc1"])
+async def test_an_lnd_that_is_too_old_is_refused_with_the_lowest_that_works(text: str, autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.info = info(version=text)
+    async with opened(fake, requires=LIGHTNING_NODE) as node:
+        reason = await refusal(node)
+        assert f"LND is version {text}, and 0.18 is the lowest" in reason
+        fake.info = info()
+        with trio.fail_after(120):
+            await node.wait_ready()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.18.0-beta",
+        "0.18.0-beta.rc1",
+        "v0.20.1",
+        "0.18-custom",
+        "1.0",
+        "0.19.3-beta commit=lightning-terminal-v0.15.3-alpha",
+        "",
+        "unknown",
+        "dev build 7",
+        "0.0.0",
+        "nightly-2026.01",
+    ],
+)
+async def test_any_other_version_is_not(text: str, autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.info = info(version=text)
+    async with opened(fake, requires=LIGHTNING_NODE) as node:
+        await becomes(node, NodeState.READY)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,19 @@ from tests.rpc.certificates import make_certificate
 
 from impervious.config import LndConfig
 from impervious.errors import NodeUnavailable
-from impervious.lnd import PAYMENT_NODE, Credentials, LndNode, open_lnd, rpcs
+from impervious.lnd import NOTHING, PAYMENT_NODE, Credentials, LndNode, open_lnd, rpcs
 from impervious.lnd.watch import READY_POLL_S, Watch
-from impervious.model import NodeState, NodeStatus
-from impervious.pb.lnrpc import GetInfoRequest, SignMessageResponse, SubscribeStateRequest, SubscribeStateResponse
+from impervious.model import InvoiceCursor, NodeState, NodeStatus, Preimage
+from impervious.pb.lnrpc import (
+    GetInfoRequest,
+    ListInvoiceResponse,
+    SignMessageResponse,
+    SubscribeStateRequest,
+    SubscribeStateResponse,
+)
 from impervious.pb.lnrpc import WalletState as Wallet
 from impervious.rpc.message import Message
+from impervious.units import Sat, msat
 
 
 async def becomes(node: LndNode, state: NodeState) -> NodeStatus:
@@ -75,7 +83,7 @@ async def test_a_state_of_the_future_counts_as_starting(autojump_clock: object) 
 async def test_an_lnd_that_never_says_server_active_is_ready_with_its_rpcs(autojump_clock: object) -> None:
     fake = FakeLnd()
     fake.wallet, fake.info = Wallet.RPC_ACTIVE, info(version="0.13.4-beta commit=v0.13.4-beta")
-    async with opened(fake) as node:
+    async with opened(fake, requires=NOTHING) as node:
         await becomes(node, NodeState.READY)
 
 
@@ -88,6 +96,45 @@ async def test_a_chain_that_is_behind_is_looked_at_until_it_has_caught_up(autoju
         assert "at block 101" in (await node.status_after(node.status)).reason
         fake.info = info()
         await becomes(node, NodeState.READY)
+
+
+@pytest.mark.parametrize("words", ["verification failed: macaroon has expired", "permission denied"])
+@pytest.mark.parametrize("rpc", [rpcs.SIGN_MESSAGE, rpcs.SEND_PAYMENT, rpcs.LIST_INVOICES, rpcs.SUBSCRIBE_INVOICES])
+async def test_a_macaroon_that_is_refused_for_any_call_is_looked_at_at_once(
+    rpc: rpcs.AnyRpc, words: str, autojump_clock: object
+) -> None:
+    fake = FakeLnd()
+    async with opened(fake) as node:
+        await becomes(node, NodeState.READY)
+        start = trio.current_time()
+        fake.answers[rpcs.LIST_INVOICES] = says(ListInvoiceResponse())
+        for each in (rpc, rpcs.GET_INFO, rpcs.CHECK_MACAROON):
+            fake.answers[each] = refuses(words)
+        with suppress(NodeUnavailable):
+            if rpc is rpcs.SIGN_MESSAGE:
+                await node.sign(b"text")
+            elif rpc is rpcs.SEND_PAYMENT:
+                await node.send_keysend(
+                    ALICE, msat(Sat(1)), Preimage(bytes(32)), {}, fee_limit=msat(Sat(0)), timeout_s=1
+                )
+            else:
+                async with node.settled_invoices(InvoiceCursor()) as news:
+                    async for _ in news:
+                        pass
+        assert "macaroon" in (await becomes(node, NodeState.REFUSING)).reason
+        assert trio.current_time() - start < READY_POLL_S / 2
+
+
+async def test_a_call_that_the_macaroon_does_not_allow_is_no_outage(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SIGN_MESSAGE] = refuses("permission denied")
+    async with opened(fake) as node:
+        await becomes(node, NodeState.READY)
+        for _ in range(3):
+            with pytest.raises(NodeUnavailable):
+                await node.sign(b"text")
+            await trio.sleep(1)
+            assert node.status.ready
 
 
 async def test_a_ready_node_that_falls_behind_is_noticed(autojump_clock: object) -> None:

@@ -76,7 +76,7 @@ class LndClient:
           LndRefused: LND answered with an error.
         """
         connection = self._ready()
-        with self._doubting(connection):
+        with self._doubting(connection), connection.noticing():
             return await call(connection.calls, rpc, request, host=connection.credentials.host)
 
     def stream(self, rpc: Rpc[Response], request: Message) -> LndStream[Response, Response]:
@@ -88,7 +88,14 @@ class LndClient:
           NodeUnavailable: LND is not ready. Entering and reading the stream raise as `call` does.
         """
         connection = self._ready()
-        return LndStream(connection.calls, rpc, request, lambda message: message, host=connection.credentials.host)
+        return LndStream(
+            connection.calls,
+            rpc,
+            request,
+            lambda message: message,
+            host=connection.credentials.host,
+            noticing=connection.noticing,
+        )
 
     def _ready(self) -> Connection:
         connection, status = self._watch.connection, self._watch.status

@@ -3,8 +3,14 @@
 Invoices have a channel of their own: what their reader leaves unread then holds up no payment.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar
@@ -12,7 +18,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 import trio
 
 from impervious.lnd.credentials import Credentials
-from impervious.lnd.faults import translated
+from impervious.lnd.faults import MacaroonRefused, translated
 from impervious.lnd.rpcs import Response, Rpc
 from impervious.rpc import Channel, open_channel
 from impervious.rpc.client_stream import ResponseStream
@@ -31,6 +37,17 @@ class Connection:
     credentials: Credentials
     calls: Channel
     invoices: Channel
+    on_refusal: Callable[[MacaroonRefused], None] = lambda _error: None
+    """Is called when LND refuses the macaroon of a call."""
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """Call `on_refusal` if the block's call is refused for its macaroon."""
+        try:
+            yield
+        except MacaroonRefused as error:
+            self.on_refusal(error)
+            raise
 
 
 @asynccontextmanager
@@ -63,20 +80,29 @@ class LndStream(trio.abc.ReceiveChannel[Value], Generic[Response, Value]):
       request: sent when the block is entered.
       convert: what becomes of each message.
       host: for error texts.
+      noticing: `Connection.noticing`.
 
     Cancellation: `receive` loses nothing.
     """
 
     def __init__(
-        self, channel: Channel, rpc: Rpc[Response], request: Message, convert: Callable[[Response], Value], *, host: str
+        self,
+        channel: Channel,
+        rpc: Rpc[Response],
+        request: Message,
+        convert: Callable[[Response], Value],
+        *,
+        host: str,
+        noticing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._call = channel.unary_stream(rpc.path, request, rpc.response)
         self._responses: ResponseStream[Message, Response] | None = None
         self._convert = convert
         self._host = host
+        self._noticing = noticing
 
     async def __aenter__(self) -> Self:
-        with translated(self._host):
+        with self._noticing(), translated(self._host):
             self._responses = await self._call.__aenter__()
         return self
 
@@ -93,7 +119,7 @@ class LndStream(trio.abc.ReceiveChannel[Value], Generic[Response, Value]):
           trio.EndOfChannel: there is none.
         """
         assert self._responses is not None, "enter the stream's block first"
-        with translated(self._host):
+        with self._noticing(), translated(self._host):
             message = await self._responses.recv_message()
         if message is None:
             raise trio.EndOfChannel

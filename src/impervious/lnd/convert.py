@@ -96,6 +96,7 @@ def info(message: GetInfoResponse) -> NodeInfo:
             features=frozenset(message.features),
             synced_to_chain=message.synced_to_chain,
             block_height=message.block_height,
+            chain_time_s=message.best_header_timestamp,
         )
 
 

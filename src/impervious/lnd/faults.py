@@ -92,7 +92,15 @@ class LndRefused(NodeRefused):
 
 
 class MacaroonRefused(NodeUnavailable):
-    """LND does not accept the macaroon, or not for this call."""
+    """LND does not accept the macaroon, or not for this call.
+
+    Attributes:
+      for_this_call: it may be that the macaroon allows others; otherwise it has expired, is revoked or another node's.
+    """
+
+    def __init__(self, text: str, *, for_this_call: bool = False) -> None:
+        super().__init__(text)
+        self.for_this_call = for_this_call
 
 
 @contextmanager
@@ -123,7 +131,8 @@ def meaning(error: GRPCError, host: str) -> NodeUnavailable | LndRefused:
     if error.status in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED) or any(part in words for part in _MACAROON):
         return MacaroonRefused(
             f"LND refuses the macaroon ({words}): put the path of this node's admin.macaroon, or of one baked for this,"
-            " into lightning.lnd_node.admin_macaroon"
+            " into lightning.lnd_node.admin_macaroon",
+            for_this_call="permission denied" in words or error.status is Status.PERMISSION_DENIED,
         )
     return LndRefused(error.status, words)
 

@@ -21,6 +21,7 @@ class LndInvoices:
 
     def __init__(self, connection: Connection) -> None:
         self._channel = connection.invoices
+        self._noticing = connection.noticing
         self._host = connection.credentials.host
 
     async def list_invoices(
@@ -34,7 +35,8 @@ class LndInvoices:
             reversed=backwards,
             creation_date_start=created_from_s,  # not known to lnd before 0.16, which then lists them all
         )
-        answer = await call(self._channel, LIST_INVOICES, request, host=self._host)
+        with self._noticing():
+            answer = await call(self._channel, LIST_INVOICES, request, host=self._host)
         return InvoicePage(
             invoices=tuple(map(convert.invoice, answer.invoices)),
             first_index=answer.first_index_offset,
@@ -45,14 +47,17 @@ class LndInvoices:
         """SubscribeInvoices from a settle_index on, without old OPEN events."""
         # In both fields 0 is "nothing old", not "from the beginning".
         request = InvoiceSubscription(add_index=0, settle_index=settle_index)
-        return LndStream(self._channel, SUBSCRIBE_INVOICES, request, convert.invoice, host=self._host)
+        return LndStream(
+            self._channel, SUBSCRIBE_INVOICES, request, convert.invoice, host=self._host, noticing=self._noticing
+        )
 
     async def lookup_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
         """LookupInvoice."""
         try:
-            return convert.invoice(
-                await call(self._channel, LOOKUP_INVOICE, PbPaymentHash(r_hash=payment_hash), host=self._host)
-            )
+            with self._noticing():
+                return convert.invoice(
+                    await call(self._channel, LOOKUP_INVOICE, PbPaymentHash(r_hash=payment_hash), host=self._host)
+                )
         except LndRefused as error:
             if error.status is Status.NOT_FOUND or error.words in _NO_SUCH:
                 return None

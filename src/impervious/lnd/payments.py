@@ -107,7 +107,8 @@ class LndPayments(LndClient):
         connection = self._ready()
         host = connection.credentials.host
         with self._doubting(connection):
-            async with LndStream(connection.calls, rpc, request, convert.payment, host=host) as states:
+            stream = LndStream(connection.calls, rpc, request, convert.payment, host=host, noticing=connection.noticing)
+            async with stream as states:
                 async for payment in states:
                     if payment.status in wanted:
                         return payment

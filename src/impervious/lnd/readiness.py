@@ -52,7 +52,13 @@ class Requirements:
     """What the macaroon must allow."""
     keysend: bool = False
     """Whether it must accept keysends (feature bit 55)."""
+    lowest_version: tuple[int, int] = (0, 0)
+    """Major and minor number. One that does not say which it is, is not refused for it."""
 
+
+LOWEST_VERSION: Final = (0, 18)
+"""The oldest that this program is tested with. What comes with 0.21 only (record 106823 in forwarded payments) is not
+needed."""
 
 NOTHING: Final = Requirements()
 """It answers, it is the right node, and its chain is in sync."""
@@ -72,6 +78,7 @@ PAYMENT_NODE: Final = Requirements(
         TRACK_PAYMENT,
     ),
     keysend=True,
+    lowest_version=LOWEST_VERSION,
 )
 """All that `node.PaymentNode` needs. An LND without keysend is refused: it could send, but nothing could reach it."""
 
@@ -85,6 +92,7 @@ LIGHTNING_NODE: Final = Requirements(
         WALLET_BALANCE,
     ),
     keysend=True,
+    lowest_version=LOWEST_VERSION,
 )
 """All that `node.LightningNode` needs: invoices and balances, too."""
 
@@ -112,6 +120,10 @@ class Examiner:
     def __init__(self, connection: Connection, requirements: Requirements) -> None:
         self._connection = connection
         self._requirements = requirements
+        self._allowed = False
+
+    def forget_permissions(self) -> None:
+        """Ask again what the macaroon allows: it may have expired, or been revoked."""
         self._allowed = False
 
     async def judge(self, wallet: WalletState) -> tuple[NodeStatus, NodeInfo | None]:
@@ -146,7 +158,7 @@ class Examiner:
         info = await self._info()
         if mistake := self._identity(info):
             return NodeStatus(state=NodeState.MISTAKEN, reason=mistake), info
-        problems = [self._bake(lacking), self._keysend(info)]
+        problems = [self._old(info), self._bake(lacking), self._keysend(info)]
         if reason := "; ".join(problem for problem in problems if problem):
             return NodeStatus(state=NodeState.REFUSING, reason=reason), info
         return self._progress(wallet, info), info
@@ -166,6 +178,15 @@ class Examiner:
         return (
             f"LND at {self._connection.credentials.address} is node {info.pubkey}, but the configuration says"
             f" {expected}: correct lightning.lnd_node.pub_key, or connect to the other LND"
+        )
+
+    def _old(self, info: NodeInfo) -> str:
+        lowest, found = self._requirements.lowest_version, _numbers(info.version)
+        if found is None or found >= lowest:
+            return ""
+        return (
+            f"LND is version {info.version}, and {lowest[0]}.{lowest[1]} is the lowest that this daemon works with:"
+            " update LND"
         )
 
     async def _lacking(self) -> Sequence[AnyRpc]:
@@ -196,6 +217,11 @@ class Examiner:
 
 def version(text: str) -> tuple[int, int]:
     """Read major and minor number of what LND calls itself, such as "0.21.2-beta commit=v0.21.2-beta"."""
-    found = re.match(r"(\d+)\.(\d+)", text)
-    # An LND built without a version is a recent one.
-    return (int(found[1]), int(found[2])) if found else _NO_SERVER_ACTIVE
+    return _numbers(text) or _NO_SERVER_ACTIVE  # an LND built without a version is a recent one
+
+
+def _numbers(text: str) -> tuple[int, int] | None:
+    """Read them; None: it does not say. What comes behind them (-beta, .rc1, somebody's own words) is of no matter."""
+    found = re.match(r"\s*v?(\d{1,9})\.(\d{1,9})", text)
+    numbers = (int(found[1]), int(found[2])) if found else (0, 0)
+    return numbers if any(numbers) else None

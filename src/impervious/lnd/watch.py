@@ -8,6 +8,7 @@ network or a file can do ends the task.
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final, NoReturn
 
 import trio
@@ -69,6 +70,7 @@ class Watch:
         self._ready_since = math.inf
         self._heard = False
         self._doubted = False
+        self._permissions_doubted = False
         self._looking = trio.CancelScope()
 
     def doubt(self, connection: Connection, reason: str) -> None:
@@ -81,6 +83,18 @@ class Watch:
         self._doubted = True
         self._set(NodeStatus(state=NodeState.AWAY, reason=reason))
         self._looking.deadline = min(self._looking.deadline, trio.current_time() + DOUBT_S)
+
+    def refused(self, error: MacaroonRefused) -> None:
+        """Look at once: LND has refused the macaroon for a call, as it may do for all from now on.
+
+        An LND that refuses it altogether is not ready any more. One that does for one call may be: the look tells.
+        """
+        if self.connection is None or not self.status.ready:
+            return
+        self._doubted = self._permissions_doubted = True
+        if not error.for_this_call:
+            self._set(NodeStatus(state=NodeState.REFUSING, reason=str(error)))
+        self._looking.deadline = trio.current_time()
 
     async def wait_change(self) -> None:
         """Wait until `status` changes."""
@@ -111,8 +125,8 @@ class Watch:
     async def _session(self, credentials: Credentials) -> None:
         """Use one connection to its end."""
         self._address = credentials.address
-        async with self._connect(credentials) as connection:
-            self.connection = connection
+        async with self._connect(credentials) as opened:
+            connection = self.connection = replace(opened, on_refusal=self.refused)
             try:
                 await self._follow(connection)
             finally:
@@ -151,7 +165,9 @@ class Watch:
                 if wallet is None:
                     reason = f"LND is connected but did not tell its state within {ANSWER_S:g} s: look into its log"
                     return NodeStatus(state=NodeState.AWAY, reason=reason)
-                self._doubted = False
+                if self._permissions_doubted:
+                    examiner.forget_permissions()
+                self._doubted = self._permissions_doubted = False
                 status, info = await examiner.judge(wallet)
                 if self._doubted:  # while it was being judged: that verdict may be older
                     look_s = DOUBT_S
@@ -185,6 +201,9 @@ class Watch:
 def _ending(error: NodeUnavailable | NodeRefused) -> NodeStatus:
     """What an error of the stream of states says of LND."""
     if isinstance(error, LndRefused) and error.status is Status.UNIMPLEMENTED:
-        return NodeStatus(state=NodeState.REFUSING, reason=f"{error}; what answers is no LND of version 0.13 or later")
+        return NodeStatus(
+            state=NodeState.REFUSING,
+            reason=f"{error}; what answers is no LND of version 0.13 or later",
+        )
     refused = isinstance(error, MacaroonRefused)
     return NodeStatus(state=NodeState.REFUSING if refused else NodeState.AWAY, reason=str(error))

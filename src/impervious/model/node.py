@@ -34,6 +34,8 @@ class NodeInfo:
     """Feature bits; 55 means that it accepts keysend."""
     synced_to_chain: bool
     block_height: int
+    chain_time_s: int = 0
+    """best_header_timestamp: what the newest block says when it was made; 0: the node does not tell."""
 
 
 class NodeState(Enum):
@@ -50,6 +52,8 @@ class NodeState(Enum):
     """It answers and cannot serve as it is set up: wrong macaroon, keysend off. Looked at again when it restarts."""
     MISTAKEN = "mistaken"
     """It is another node than the configuration names. Nothing but a new configuration cures that."""
+    PAYING_NOTHING = "paying_nothing"
+    """It serves, and this daemon has a reason of its own not to pay: see `gate`."""
     READY = "ready"
 
 

@@ -299,6 +299,8 @@ class Delivery:
 
     async def _attempt(self, part: Part, *, maybe_sent: bool) -> _Verdict:
         """Find out what became of a part, or send it."""
+        if not maybe_sent and (reason := self.tools.gate.reason):
+            return _Again(maybe_sent=False, reason=reason)
         if part.offset == 0 and not maybe_sent:
             try:
                 await self.signer.freshen()

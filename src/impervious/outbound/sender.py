@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import trio
 
 from impervious.errors import NotFound
+from impervious.gate import PaymentGate
 from impervious.hub import Hub
 from impervious.model import MessageId, MessageReport, MessageState, NodePubkey
 from impervious.node import PaymentNode
@@ -41,13 +42,21 @@ class Outbound:
     """Delivers what is in the outbox."""
 
     def __init__(
-        self, node: PaymentNode, store: Store, hub: Hub, policy: SendPolicy, *, random: Callable[[], float]
+        self,
+        node: PaymentNode,
+        store: Store,
+        hub: Hub,
+        policy: SendPolicy,
+        *,
+        random: Callable[[], float],
+        gate: PaymentGate | None = None,
     ) -> None:
         self._node = node
         self._store = store
         self._hub = hub
         self.policy = policy
         self._random = random
+        self._gate = gate or PaymentGate()
         self._lanes: dict[NodePubkey, Lane] = {}
         self._deliveries: dict[MessageId, Delivery] = {}
         self._everywhere = Everywhere()
@@ -97,6 +106,7 @@ class Outbound:
             random=self._random,
             lane=lane,
             lookups=self._lookups,
+            gate=self._gate,
         )
         async with trio.open_nursery() as nursery:
             while not lane.ended:

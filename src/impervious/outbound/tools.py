@@ -9,6 +9,7 @@ import trio
 
 from impervious.backoff import delays_s
 from impervious.errors import StoreFull
+from impervious.gate import PaymentGate
 from impervious.model import MessageId
 from impervious.node import PaymentNode
 from impervious.outbound.accept import SendPolicy
@@ -33,6 +34,7 @@ class Tools:
     random: Callable[[], float]
     lane: Lane
     lookups: trio.CapacityLimiter
+    gate: PaymentGate
 
     def delays(self) -> Iterator[float]:
         """Yield how many seconds to wait before each attempt but the first."""

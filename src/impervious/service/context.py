@@ -10,6 +10,7 @@ import trio
 
 from impervious.config import Config, ServiceConfig
 from impervious.errors import InvalidArgument, NodeUnavailable
+from impervious.gate import PaymentGate
 from impervious.hub import Hub
 from impervious.model import MessageId, MessageReport, NodePubkey
 from impervious.node import LightningNode
@@ -37,6 +38,7 @@ class ServiceContext:
         store: Store,
         hub: Hub,
         outbound: Outbound,
+        gate: PaymentGate | None = None,
     ) -> None:
         self.config = config
         """Its entry in `service_list`."""
@@ -47,6 +49,7 @@ class ServiceContext:
         self._store = store
         self._hub = hub
         self._outbound = outbound
+        self._gate = gate or PaymentGate()
 
     def minimum_amount(self, size: int) -> Msat:
         """Say what a payload of `size` bytes carries at least, in msat."""
@@ -201,6 +204,15 @@ class ServiceContext:
         if not status.ready:
             raise NodeUnavailable(status.reason)
 
+    async def require_payable(self) -> None:
+        """Refuse a call that pays while this node may pay nothing.
+
+        Raises:
+          FailedPrecondition: the operator must do something first; says what.
+          NodeUnavailable: it is not known yet whether it may.
+        """
+        await self._gate.require()
+
     async def recipient(self, node: NodePubkey | str) -> NodePubkey:
         """Find the node that is meant, if it can be sent to now. Raises: as `resolve` and `check_recipient`."""
         far = await self.resolve(node)
@@ -212,15 +224,17 @@ class ServiceContext:
 
         Raises:
           NodeUnavailable: the Lightning node cannot serve now; says why.
+          FailedPrecondition: this node may pay nothing now; says why, and what cures it.
           InvalidArgument: the recipient is this node itself.
         """
         self.require_node()
+        await self.require_payable()
         if recipient == (await self.node.wait_ready()).pubkey:
             raise InvalidArgument("pubkey is this node's own: a node cannot pay itself; give another node's")
 
     def bind(self, tx: Tx) -> ServiceTx:
         """Make of the database's transaction one of this service."""
-        return ServiceTx(tx, self.config.service_type, self._outbound.policy, self.settings.limits)
+        return ServiceTx(tx, self.config.service_type, self._outbound.policy, self.settings.limits, self._gate)
 
 
 class Alarm:

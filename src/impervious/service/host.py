@@ -15,6 +15,7 @@ import trio
 from impervious.backoff import delays_s
 from impervious.config import Config
 from impervious.errors import Malformed, NotFound, StoreFull
+from impervious.gate import PaymentGate
 from impervious.hub import Hub
 from impervious.model import Event, ServiceType, Shown
 from impervious.node import LightningNode
@@ -64,6 +65,7 @@ class Services:
       hub: wake-ups.
       outbound: sends for them.
       random: for back-off.
+      gate: says whether anything may be paid. None: it may.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Services:
         hub: Hub,
         outbound: Outbound,
         random: Callable[[], float],
+        gate: PaymentGate | None = None,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -85,7 +88,9 @@ class Services:
         """Of which that has been told."""
         for each in classes:
             entry = config.service(each.service_type)
-            context = ServiceContext(entry, settings=config, node=node, store=store, hub=hub, outbound=outbound)
+            context = ServiceContext(
+                entry, settings=config, node=node, store=store, hub=hub, outbound=outbound, gate=gate
+            )
             self._services[each.service_type] = each(context)
 
     def __iter__(self) -> Iterator[Service]:

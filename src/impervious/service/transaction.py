@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from impervious.config import LimitsConfig
 from impervious.errors import InvalidArgument, NodeUnavailable
+from impervious.gate import PaymentGate
 from impervious.model import (
     Event,
     EventKind,
@@ -37,11 +38,19 @@ def service_topic(service_type: ServiceType) -> str:
 class ServiceTx:
     """An open transaction: a service's own tables, messages to send, events to show. Synchronous; never keep it."""
 
-    def __init__(self, tx: Tx, service_type: ServiceType, policy: SendPolicy, limits: LimitsConfig) -> None:
+    def __init__(
+        self,
+        tx: Tx,
+        service_type: ServiceType,
+        policy: SendPolicy,
+        limits: LimitsConfig,
+        gate: PaymentGate | None = None,
+    ) -> None:
         self._tx = tx
         self._service_type = service_type
         self._policy = policy
         self._limits = limits
+        self._gate = gate or PaymentGate()
 
     @property
     def now_ms(self) -> int:
@@ -271,7 +280,10 @@ class ServiceTx:
 
         Raises:
           ResourceExhausted: `lightning.daily_limit_sat` does not allow it; nothing is set aside.
+          FailedPrecondition: this node may pay nothing now; says why, and what cures it.
+          NodeUnavailable: it is not known yet whether it may.
         """
+        self._gate.check()
         identifier = uuid4()
         spending.reserve(self._tx, identifier, self._service_type, amount, daily_limit=self._policy.daily_limit)
         return identifier

@@ -117,6 +117,7 @@ class SimNode:
             features=info.features,
             synced_to_chain=info.synced_to_chain,
             block_height=info.block_height,
+            chain_time_s=self._rpcs.chain_time_s,
         )
 
     async def sign(self, text: bytes) -> bytes:

@@ -137,6 +137,11 @@ class Rpcs:
     # --- state ---
 
     @property
+    def chain_time_s(self) -> int:
+        """When the newest block was made: there is always one."""
+        return self.now_s
+
+    @property
     def now_s(self) -> int:
         """The node's clock."""
         return int(self._world.time.wall_s())

@@ -141,13 +141,14 @@ class Store:
           StoreReplaced: the file was overwritten.
           StoreError: the database cannot be used.
         """
+        now_ms = self.now_ms()
 
         def snapshot() -> T:
             if self._watch.overwritten is not None:
                 raise StoreReplaced(self._watch.overwritten)
             self._reader.execute("BEGIN")
             try:
-                return work(Tx(self._reader, now_ms=self.now_ms()))
+                return work(Tx(self._reader, now_ms=now_ms))
             finally:
                 self._reader.execute("ROLLBACK")
 

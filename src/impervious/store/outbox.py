@@ -135,6 +135,16 @@ def add_parts(tx: Tx, message_id: MessageId, parts: Sequence[Part]) -> None:
     )
 
 
+def postpone(tx: Tx, *, accepted_after_ms: int, step_ms: int) -> None:
+    """Give open messages that were accepted after a moment more time: the clock by which they were has moved on."""
+    tx.run(
+        "UPDATE outbound SET deadline_ms = deadline_ms + ? WHERE state IN ('accepted', 'sending')"
+        " AND accepted_at_ms > ?",
+        step_ms,
+        accepted_after_ms,
+    )
+
+
 def tickets(tx: Tx, *, after: int, limit: int) -> list[Ticket]:
     """Return open messages behind a number, in the order in which they were accepted."""
     rows = tx.all(

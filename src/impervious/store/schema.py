@@ -225,7 +225,19 @@ CREATE INDEX open_request_expires ON open_request (expires_ms);
 CREATE INDEX open_request_to ON open_request (recipient, service_type);
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES)
+_HISTORY: Final = """
+-- Which history this is, and how far it has come: in time, and in the Lightning node's payments.
+CREATE TABLE history (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  epoch BLOB NOT NULL,
+  clock_ms INTEGER NOT NULL,
+  payment_index INTEGER NOT NULL,
+  payment_created_s INTEGER NOT NULL
+);
+INSERT INTO history VALUES (1, randomblob(16), 0, 0, 0);
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES, _HISTORY)
 
 APPLICATION_ID: Final = 0x494D5056
 _FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_message", "outbound", "part"})

@@ -153,7 +153,7 @@ class Payer:
         Raises:
           Repeated: its key was used before, for this: `find` the payment.
           AlreadyExists: its key was used before, for something else; nothing was paid.
-          FailedPrecondition: it has expired; nothing was paid.
+          FailedPrecondition: it has expired, or this node may pay nothing now; nothing was paid.
           ResourceExhausted: the budget does not allow it; nothing was paid.
           NodeRefused: nothing was paid; says why.
           NodeUnavailable: nothing was paid, or this payer has ended before the payment; says which.
@@ -162,6 +162,7 @@ class Payer:
 
         Cancellation: stops waiting, not paying; its end is an event then.
         """
+        await self._context.require_payable()
         job = self._jobs.get(order.payment_hash)
         if job is None:
             job = _Job()
