@@ -31,6 +31,7 @@ from typing import Final, Protocol
 import trio
 
 from impervious.background import background
+from impervious.containment import is_containable, reason_of
 from impervious.errors import NodeRefused, NodeUnavailable
 from impervious.model import (
     HtlcState,
@@ -135,7 +136,30 @@ async def settled_invoices(
 
 
 def settled(invoice: NodeInvoice) -> SettledInvoice:
-    """Take of a settled invoice what can be believed: a keysend's first accepted HTLC, and no later one."""
+    """Take of a settled invoice what can be believed: a keysend's first accepted HTLC, and no later one.
+
+    One at which that fails is `unreadable`: the reader puts it aside, and the feed goes on.
+    """
+    try:
+        return _settled(invoice)
+    except BaseException as error:  # noqa: ASYNC103 - synchronous
+        if not is_containable(error):
+            raise
+        reason = reason_of(error)
+    return SettledInvoice(
+        payment_hash=invoice.payment_hash,
+        amount=invoice.amount_paid,
+        records={},
+        is_keysend=invoice.is_keysend,
+        add_index=invoice.add_index,
+        settle_index=invoice.settle_index,
+        created_s=invoice.created_s,
+        settled_s=invoice.settled_s,
+        unreadable=reason,
+    )
+
+
+def _settled(invoice: NodeInvoice) -> SettledInvoice:
     paid = [htlc for htlc in invoice.htlcs if htlc.state is HtlcState.SETTLED]
     first = min(paid, key=lambda htlc: (htlc.accepted_s, htlc.index), default=None)
     return SettledInvoice(
@@ -149,6 +173,7 @@ def settled(invoice: NodeInvoice) -> SettledInvoice:
         settled_s=invoice.settled_s,
         memo=invoice.memo,
         payment_request=invoice.payment_request,
+        unreadable=invoice.unreadable,
     )
 
 

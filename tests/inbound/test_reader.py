@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,9 +47,9 @@ class Teller(LoneNode):
     async def wait_ready(self) -> NodeInfo:
         return replace(await super().wait_ready(), pubkey=LOCAL.pubkey, network=LOCAL.network)
 
-    def pay(self, *values: bytes, **other: object) -> None:
-        """Somebody pays invoices with these records."""
-        self.invoices += [invoice(value, **other) for value in values]  # type: ignore[arg-type]
+    def pay(self, *values: bytes, invoices: Sequence[SettledInvoice] = (), **other: object) -> None:
+        """Somebody pays invoices with these records, or these invoices."""
+        self.invoices += [*invoices, *(invoice(value, **other) for value in values)]  # type: ignore[arg-type]
         self.news.set()
         self.news = trio.Event()
 
@@ -116,13 +116,16 @@ class Reading:
 
 
 @asynccontextmanager
-async def open_reading(folder: Path, wall: Wall, *, show: Show = as_it_is, raw: bool = False) -> AsyncIterator[Reading]:
+async def open_reading(
+    folder: Path, wall: Wall, *, show: Show = as_it_is, raw: bool = False, payments: bool = False
+) -> AsyncIterator[Reading]:
     hub = Hub()
     policy = InboundPolicy(
         services={MESSAGE: SERVICE},
         active=frozenset({SERVICE}),
         max_bytes=480_000,
         raw=frozenset({SERVICE} if raw else ()),
+        payments=payments,
     )
     async with open_store(folder / "imp.db", on_commit=hub.publish, now_ms=wall, run_sync=inline) as store:
         yield Reading(Teller(), store, hub, show, policy)

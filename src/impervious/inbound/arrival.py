@@ -48,11 +48,13 @@ class RawArrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """It claims to be ours and is not."""
+    """It claims to be ours and is not, or cannot be read."""
 
-    record_type: RecordType
+    record_type: RecordType | None
     value: bytes
     reason: str
+    error: BaseException | None = None
+    """What was raised, if that was neither Malformed nor Unverified: a mistake of a parser."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ Arrival: TypeAlias = PartArrived | RawArrived | Rejected | Foreign
 
 def read(invoice: SettledInvoice, local: Local) -> Arrival:
     """Say what a settled invoice is."""
+    if invoice.unreadable:
+        return Rejected(record_type=None, value=b"", reason=invoice.unreadable)
     if not invoice.is_keysend:
         return Foreign()
     ours = sorted(kind for kind in invoice.records if kind in local.services)

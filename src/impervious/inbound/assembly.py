@@ -6,19 +6,24 @@ bytes for a range win. A message is whole when its ranges cover it and the hash 
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from impervious.errors import Malformed
 from impervious.inbound import turns
 from impervious.inbound.arrival import Local, PartArrived
+from impervious.inbound.boundary import run_contained
 from impervious.inbound.turns import Show, as_it_is
 from impervious.model import STATUS, EventKind, NewEvent, NodePubkey, SettledInvoice
 from impervious.store import Tx, inbox
 from impervious.store.inbox import Assembly, Complete
 from impervious.units import Msat, sat_credited
 from impervious.wire.envelope import Header
+
+logger = logging.getLogger(__name__)
 
 INCOMPLETE_TTL_MS: Final = 24 * 3_600_000
 """How long a message may lack parts."""
@@ -116,13 +121,21 @@ def joined(fragments: Sequence[tuple[int, bytes]], total_bytes: int) -> bytes | 
 def enforce_limits(tx: Tx, local: Local, sender: NodePubkey | None, show: Show = as_it_is) -> None:
     """Drop the oldest incomplete messages of a sender, or of strangers, beyond what may be kept."""
     while (oldest := inbox.oldest_beyond_limits(tx, sender)) is not None:
-        give_up(tx, local, oldest, show)
+        _give_up_contained(tx, local, oldest, show)
 
 
 def expire(tx: Tx, local: Local, show: Show = as_it_is) -> None:
     """Give up messages that have lacked parts for too long."""
     for found in inbox.assemblies_before(tx, tx.now_ms - INCOMPLETE_TTL_MS):
-        give_up(tx, local, found, show)
+        _give_up_contained(tx, local, found, show)
+
+
+def _give_up_contained(tx: Tx, local: Local, found: Assembly, show: Show) -> None:
+    """Give a message up; if that fails, forget it all the same, or it would be in the way of everything that comes."""
+    error = run_contained(tx, partial(give_up, tx, local, found, show))
+    if error is not None:
+        logger.error("incomplete message %s: forgotten", found.id, exc_info=error)
+        inbox.drop_assembly(tx, found.record_type, found.id)
 
 
 def give_up(tx: Tx, local: Local, found: Assembly, show: Show = as_it_is) -> None:

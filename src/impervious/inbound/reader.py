@@ -1,28 +1,32 @@
 """The loop that reads settled invoices, and the two clocks beside it: held messages, incomplete messages.
 
 An invoice, everything it causes and the cursor behind it are one transaction, so after a crash the same invoices are
-read again and count once. One bad invoice goes to quarantine; only the Lightning node and the database can stop the
-loop, and it goes on when they are back.
+read again and count once. One bad invoice goes to quarantine, whatever is raised at it; only the Lightning node and the
+database can stop the loop, and it goes on when they are back. A mistake outside of any one invoice is logged, and tried
+again.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn, TypeVar
 from uuid import UUID
 
 import trio
 
 from impervious.backoff import delays_s
+from impervious.containment import is_containable, printable, reason_of
 from impervious.errors import Malformed, NodeRefused, NodeUnavailable, StoreFull, Unverified
 from impervious.hub import Hub
 from impervious.inbound import arrival, assembly, turns
-from impervious.inbound.arrival import Arrival, Local, PartArrived, RawArrived, Rejected
+from impervious.inbound.arrival import Arrival, Foreign, Local, PartArrived, RawArrived, Rejected
 from impervious.inbound.assembly import Refused
+from impervious.inbound.boundary import ends_the_node, run_contained
 from impervious.inbound.turns import Show, as_it_is
 from impervious.model import Event, EventKind, InvoiceNews, NewEvent, RecordType, ServiceType, SettledInvoice
 from impervious.node import PaymentNode
-from impervious.store import Store, Tx, inbox, is_environmental, settled
+from impervious.store import Store, Tx, inbox, settled
 from impervious.store.inbox import Complete
 
 logger = logging.getLogger(__name__)
@@ -97,6 +101,12 @@ class Inbound:
                     delays = self._delays()
             except (NodeUnavailable, NodeRefused, StoreFull) as error:
                 logger.warning("reading invoices stopped: %s", error)
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                if ends_the_node(error):
+                    raise
+                logger.exception("reading invoices broke, and begins again")
             await trio.sleep(next(delays))
 
     def _delays(self) -> Iterator[float]:
@@ -121,7 +131,7 @@ class Inbound:
 
     async def _process(self, batch: Sequence[InvoiceNews], local: Local) -> None:
         """Store a batch, everything it causes and the cursor behind it."""
-        arrived = [(item.invoice, arrival.read(item.invoice, local)) for item in batch if item.invoice is not None]
+        arrived = [(item.invoice, _read(item.invoice, local)) for item in batch if item.invoice is not None]
 
         def store(tx: Tx) -> Sequence[Event]:
             before = len(tx.events)
@@ -137,17 +147,19 @@ class Inbound:
 
     def _process_one(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
         """Do what an invoice causes, unless it was done before, or put it into quarantine."""
-        if not inbox.is_new_invoice(tx, invoice.payment_hash):
+        error = run_contained(tx, partial(self._apply_new, tx, invoice, what, local))
+        if error is None:
             return
-        try:
-            with tx.attempt():
-                self._apply(tx, invoice, what, local)
-        except Exception as error:
-            if is_environmental(error):
-                raise
-            if not isinstance(error, Malformed | Unverified):
-                logger.exception("invoice %s: put into quarantine", invoice.payment_hash.hex())
-            _quarantine(tx, invoice, what, str(error) or type(error).__name__)
+        reason = reason_of(error)
+        if isinstance(what, Rejected) and what.error is not None:
+            error = what.error
+        if not isinstance(error, Malformed | Unverified):
+            logger.error("invoice %s: put into quarantine", invoice.payment_hash.hex(), exc_info=error)
+        _put_aside(tx, invoice, what, reason)
+
+    def _apply_new(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
+        if inbox.is_new_invoice(tx, invoice.payment_hash):
+            self._apply(tx, invoice, what, local)
 
     def _apply(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
         if isinstance(what, PartArrived):
@@ -210,14 +222,32 @@ class Inbound:
             assembly.expire(tx, self._local, self._show)
 
     async def _patiently(self, work: Callable[[Tx], T]) -> T:
-        """Write, waiting while the disk is full."""
+        """Write, waiting while the disk is full; a mistake is logged, and tried again."""
         delays = self._delays()
         while True:
             try:
                 return await self._store.write(work)
             except StoreFull as error:
                 logger.warning("held messages wait: %s", error)
-                await trio.sleep(next(delays))
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                if ends_the_node(error):
+                    raise
+                logger.exception("held messages wait")
+            await trio.sleep(next(delays))
+
+
+def _read(invoice: SettledInvoice, local: Local) -> Arrival:
+    """Say what a settled invoice is; one at which a parser raises something is rejected."""
+    try:
+        return arrival.read(invoice, local)
+    except BaseException as error:  # noqa: ASYNC103 - synchronous
+        if not is_containable(error):
+            raise
+        record_type = next((kind for kind in local.services if kind in invoice.records), None)
+        value = b"" if record_type is None else invoice.records[record_type]
+        return Rejected(record_type=record_type, value=value, reason=reason_of(error), error=error)  # noqa: ASYNC104
 
 
 def _ready(news: trio.MemoryReceiveChannel[InvoiceNews], limit: int) -> list[InvoiceNews]:
@@ -231,6 +261,18 @@ def _ready(news: trio.MemoryReceiveChannel[InvoiceNews], limit: int) -> list[Inv
     return taken
 
 
+def _put_aside(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str) -> None:
+    """Mark an invoice as processed and put it into quarantine; if that fails, the node's log alone names it."""
+    mark = partial(inbox.is_new_invoice, tx, invoice.payment_hash)
+    keep = partial(_quarantine, tx, invoice, what, reason)
+    keep_hash = partial(_quarantine, tx, invoice, Foreign(), reason)  # if its bytes are what cannot be stored
+    unmarked = run_contained(tx, mark)
+    error = run_contained(tx, keep) and run_contained(tx, keep_hash)
+    for each in (unmarked, error):
+        if each is not None:
+            logger.error("invoice %s: cannot be put into quarantine", invoice.payment_hash.hex(), exc_info=each)
+
+
 def _quarantine(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str) -> None:
     record_type, value = None, b""
     if isinstance(what, PartArrived):
@@ -239,6 +281,7 @@ def _quarantine(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str) -> 
         record_type, value = what.record_type, what.data
     elif isinstance(what, Rejected):
         record_type, value = what.record_type, what.value
+    reason = printable(reason)
     inbox.quarantine(tx, invoice.payment_hash, reason, record_type=record_type, value=value, amount=invoice.amount)
 
 

@@ -4,17 +4,27 @@ Settlements overlap, so messages come out of order. One that is early is held; i
 written when the gap before it closes, or when waiting any longer would help nobody: `order of seq = order shown`.
 """
 
+import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, Protocol
 
+from impervious.containment import reason_of
+from impervious.inbound.boundary import run_contained
 from impervious.model import EventKind, NewEvent, NodePubkey, ServiceType, Shown
 from impervious.store import Tx, inbox
 from impervious.store.inbox import Complete, Waiting
+
+logger = logging.getLogger(__name__)
 
 QUIET_MS: Final = 3000
 """A gap is given up when no part of an earlier message came for so long."""
 MAX_HOLD_MS: Final = 60_000
 """A message is held no longer than this, whatever still comes."""
+BROKEN_RETRY_MS: Final = 600_000
+"""What can neither be shown nor put aside is tried again after this."""
+MAX_ORDER: Final = 2**63 - 1
+"""The largest order that a header can have, and an integer of SQLite."""
 
 
 class Show(Protocol):
@@ -71,16 +81,34 @@ def release(tx: Tx, now_ms: int, show: Show = as_it_is) -> int | None:
     Returns:
       When the next one is due, in milliseconds since 1970; None: nothing is held.
     """
+    broken: set[NodePubkey] = set()
     while True:
-        due = {first: due_ms(first) for first in inbox.waiting(tx)}
+        due = {first: due_ms(first) for first in inbox.waiting(tx) if first.sender not in broken}
         late = [first for first, at_ms in due.items() if at_ms <= now_ms]
         if not late:
-            return min(due.values(), default=None)
+            return min([*due.values(), *([now_ms + BROKEN_RETRY_MS] if broken else [])], default=None)
         for first in late:
-            for message in inbox.take_held(tx, first.sender, through=first.order):
-                _show(tx, message, show)
-            inbox.set_shown_order(tx, first.sender, first.order)
-            follow(tx, first.sender, show)
+            if not _release_contained(tx, first, show):
+                broken.add(first.sender)
+
+
+def _release_contained(tx: Tx, first: Waiting, show: Show) -> bool:
+    """Give a held message its turn; put it into quarantine if that fails. False: that failed as well."""
+    error = run_contained(tx, partial(_release, tx, first, show))
+    if error is None:
+        return True
+    logger.error("held message %d of %s: put into quarantine", first.order, first.sender, exc_info=error)
+    error = run_contained(tx, partial(inbox.quarantine_held, tx, first.sender, first.order, reason_of(error)))
+    if error is not None:
+        logger.error("held message %d of %s: cannot be put aside", first.order, first.sender, exc_info=error)
+    return error is None
+
+
+def _release(tx: Tx, first: Waiting, show: Show) -> None:
+    for message in inbox.take_held(tx, first.sender, through=first.order):
+        _show(tx, message, show)
+    inbox.set_shown_order(tx, first.sender, first.order)
+    follow(tx, first.sender, show)
 
 
 def due_ms(first: Waiting) -> int:
@@ -90,8 +118,8 @@ def due_ms(first: Waiting) -> int:
 
 
 def _next(tx: Tx, sender: NodePubkey, shown: int) -> int:
-    turn = shown + 1
-    while inbox.is_void(tx, sender, turn):
+    turn = min(shown + 1, MAX_ORDER)
+    while turn < MAX_ORDER and inbox.is_void(tx, sender, turn):
         turn += 1
     return turn
 

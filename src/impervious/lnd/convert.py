@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from impervious.containment import is_containable, reason_of
 from impervious.errors import InvalidArgument, Malformed, NodeUnavailable, PaymentFailure
 from impervious.model import (
     AddedInvoice,
@@ -144,12 +145,48 @@ def verdict(message: VerifyMessageResponse) -> Verdict:
 
 
 def invoice(message: Invoice) -> NodeInvoice:
-    """An invoice in any state; one of the future counts as not settled yet."""
+    """An invoice in any state; one of the future counts as not settled yet.
+
+    One that cannot be converted is `unreadable` and keeps what can be: it must not end the call or the subscription
+    that brought it, and with it every other invoice.
+    """
+    try:
+        return _invoice(message)
+    except BaseException as error:  # noqa: ASYNC103 - synchronous
+        if not is_containable(error):
+            raise
+        return NodeInvoice(  # noqa: ASYNC104
+            payment_hash=PaymentHash(message.r_hash if isinstance(message.r_hash, bytes) else b""),
+            state=next(
+                (ours for lnds, ours in _INVOICE_STATES.items() if lnds == message.state), InvoiceState.ACCEPTED
+            ),
+            add_index=_number(message.add_index),
+            settle_index=_number(message.settle_index),
+            created_s=_number(message.creation_date),
+            settled_s=_number(message.settle_date),
+            is_keysend=bool(message.is_keysend),
+            amount_paid=Msat(_number(message.amt_paid_msat)),
+            unreadable=f"LND's invoice cannot be read: {reason_of(error)}",
+        )
+
+
+def _number(value: object) -> int:
+    """Take a number that the database can hold; 0 for anything else."""
+    return value if isinstance(value, int) and 0 <= value < 2**63 else 0
+
+
+def _checked(value: int) -> int:
+    if value >= 2**63:
+        raise Malformed(f"{value} is out of range")
+    return value
+
+
+def _invoice(message: Invoice) -> NodeInvoice:
     return NodeInvoice(
         payment_hash=PaymentHash(message.r_hash),
         state=_INVOICE_STATES.get(message.state, InvoiceState.ACCEPTED),
-        add_index=message.add_index,
-        settle_index=message.settle_index,
+        add_index=_checked(message.add_index),
+        settle_index=_checked(message.settle_index),
         created_s=message.creation_date,
         settled_s=message.settle_date,
         is_keysend=message.is_keysend,

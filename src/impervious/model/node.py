@@ -178,6 +178,8 @@ class NodeInvoice:
     expiry_s: int = 0
     """From its creation; 0 for a keysend."""
     description_hash: bytes = b""
+    unreadable: str = ""
+    """Why the node's message could not be read; the other fields then hold what could be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +227,8 @@ class SettledInvoice:
     memo: str = ""
     payment_request: str = ""
     """BOLT 11; empty for a keysend."""
+    unreadable: str = ""
+    """Why the node's message could not be read; the other fields then hold what could be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import trio
 
 from impervious.backoff import delays_s
 from impervious.config import Config
+from impervious.containment import is_containable
 from impervious.errors import Malformed, NotFound, StoreFull
 from impervious.gate import PaymentGate
 from impervious.hub import Hub
@@ -172,8 +173,8 @@ class Services:
                 return service.show(service.context.bind(tx), fact)
         except Malformed as error:
             logger.info("%s: message %s of %s is dropped: %s", service_type, message.id, message.sender, error)
-        except Exception as error:  # one message can never stop a node
-            if is_environmental(error):
+        except BaseException as error:  # noqa: ASYNC103 - one message can never stop a node
+            if not is_containable(error) or is_environmental(error):
                 raise
             logger.exception("%s: message %s of %s is dropped", service_type, message.id, message.sender)
         return None

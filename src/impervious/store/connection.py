@@ -301,9 +301,11 @@ def translated(error: dbapi2.Error) -> StoreError | None:
     return None
 
 
-def is_environmental(error: Exception) -> bool:
+def is_environmental(error: BaseException) -> bool:
     """Whether an error raised inside a transaction is the disk's or the file's fault, not the work's.
 
     The database itself raises its own errors there; one of ours was raised by the work, whatever it may mean by it.
     """
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_environmental, error.exceptions))
     return isinstance(error, TransactionLost) or (isinstance(error, dbapi2.Error) and translated(error) is not None)

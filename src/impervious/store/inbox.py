@@ -87,10 +87,18 @@ def _assembly(row: Row) -> Assembly:
     return Assembly(
         record_type=record_type,
         id=UUID(bytes=identifier),
-        header=envelope.decode_header(header) if header else None,
+        header=_readable(header) if header else None,
         bytes=size,
         amount=Msat(amount),
     )
+
+
+def _readable(header: bytes) -> Header | None:
+    """Read a stored header; None: a former version accepted what this one does not, as if it had not come."""
+    try:
+        return envelope.decode_header(header)
+    except Exception:
+        return None
 
 
 def assembly(tx: Tx, record_type: RecordType, message_id: MessageId) -> Assembly | None:
@@ -288,6 +296,25 @@ def quarantine(
         tx.now_ms,
     )
     count(tx, "quarantined")
+    _trim_quarantine(tx, number)
+
+
+def quarantine_held(tx: Tx, sender: NodePubkey, order: int, reason: str) -> None:
+    """Move the held messages of a sender with an order into quarantine; their bytes may be anything."""
+    number = tx.insert(
+        "INSERT INTO quarantine (payment_hash, reason, record_type, value, amount_msat, at_ms)"
+        " SELECT id, ?, NULL, data, amount_msat, ? FROM held WHERE sender = ? AND ord = ?",
+        reason,
+        tx.now_ms,
+        sender.raw,
+        order,
+    )
+    tx.run("DELETE FROM held WHERE sender = ? AND ord = ?", sender.raw, order)
+    count(tx, "quarantined")
+    _trim_quarantine(tx, number)
+
+
+def _trim_quarantine(tx: Tx, number: int) -> None:
     if number % _TRIM_EVERY == 0:
         tx.run(
             "DELETE FROM quarantine WHERE number <= (SELECT max(number) FROM (SELECT number,"

@@ -125,8 +125,7 @@ def decode(value: bytes) -> Envelope:
     if not is_envelope(value):
         raise Malformed("the record does not begin with our magic bytes")
     data = value[len(MAGIC) :]
-    protobuf.check(data, _ENVELOPE_FIELDS)
-    fields = pb.Envelope.parse(data)
+    fields = protobuf.parse(pb.Envelope, data, _ENVELOPE_FIELDS)
     _require(len(fields.message_id) == 16, "message_id is not 16 bytes")
     _require(fields.offset <= _MAX_INTEGER, "offset is too large")
     _require(bool(fields.payload), "payload is empty")
@@ -152,8 +151,7 @@ def decode_header(raw: bytes) -> Header:
     Raises:
       Malformed: it does not follow the format.
     """
-    protobuf.check(raw, _HEADER_FIELDS, repeated=frozenset({8}))
-    fields = pb.Header.parse(raw)
+    fields = protobuf.parse(pb.Header, raw, _HEADER_FIELDS, repeated=frozenset({8}))
     _require(len(fields.sender) == 33 and fields.sender[0] in (2, 3), "sender is not a compressed key")
     _require(len(fields.reply_to) in (0, 16), "reply_to is not 16 bytes")
     _require(len(fields.payload_sha256) == 32, "payload_sha256 is not 32 bytes")

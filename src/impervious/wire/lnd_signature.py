@@ -48,6 +48,6 @@ def recover(text: bytes, signature: bytes) -> NodePubkey:
     recovery_id = (signature[0] - _OLDEST_HEADER) & 3
     try:
         key = PublicKey.from_signature_and_message(signature[1:] + bytes([recovery_id]), digest(text), hasher=None)
-    except ValueError as error:
+    except Exception as error:  # ValueError by its documentation; the C library's binding raises others, too
         raise Unverified("no key can have made this signature") from error
     return NodePubkey(key.format())

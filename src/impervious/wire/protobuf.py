@@ -5,7 +5,7 @@ first, field by field, against the wire types that its definition gives (protobu
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol, Self, TypeVar
 
 from impervious.errors import Malformed
 
@@ -15,16 +15,44 @@ _FIXED_BYTES: Final = {1: 8, 5: 4}
 _MAX_VARINT_BYTES: Final = 10
 
 
+class Parsable(Protocol):
+    """A generated message class."""
+
+    @classmethod
+    def parse(cls, data: bytes, /) -> Self:
+        """Read the message with that wire form."""
+        ...
+
+
+M = TypeVar("M", bound=Parsable)
+
+
+def parse(
+    message_type: type[M], data: bytes, wire_types: Mapping[int, int], *, repeated: frozenset[int] = frozenset()
+) -> M:
+    """Check one serialized message as `check` does, then read it.
+
+    Raises:
+      Malformed: `check` refuses it, or the library does, whatever it raises.
+    """
+    check(data, wire_types, repeated=repeated)
+    try:
+        return message_type.parse(data)
+    except Exception as error:  # the library raises EOFError, struct.error, UnicodeDecodeError, RecursionError ...
+        raise Malformed(f"protobuf library: {type(error).__name__}") from error
+
+
 def check(data: bytes, wire_types: Mapping[int, int], *, repeated: frozenset[int] = frozenset()) -> None:
     """Read every field of `data` without keeping any.
 
     Args:
       data: one serialized message.
       wire_types: field number -> the wire type it must have. Other numbers may have any: they are from the future.
-      repeated: numbers that may appear more than once, also packed.
+      repeated: numbers of varints that may appear more than once, also packed.
 
     Raises:
-      Malformed: it is cut off, a field has another wire type, or a field that is not repeated appears twice.
+      Malformed: it or a packed field is cut off, a field has another wire type, or a field that is not repeated
+        appears twice.
     """
     at = 0
     seen: set[int] = set()
@@ -41,7 +69,9 @@ def check(data: bytes, wire_types: Mapping[int, int], *, repeated: frozenset[int
             if number in seen:
                 raise Malformed(f"protobuf field {number} appears twice")
             seen.add(number)
-        at = skip(data, at, wire_type)
+        begin, at = at, skip(data, at, wire_type)
+        if packed:
+            _check_packed(data, read_varint(data, begin)[1], at)
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -64,6 +94,14 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
                 break
             return value, at + index + 1
     raise Malformed("protobuf varint is too long")
+
+
+def _check_packed(data: bytes, at: int, end: int) -> None:
+    """Read the varints of a packed field, the last of which must end where the field does."""
+    while at < end:
+        at = read_varint(data, at)[1]
+    if at > end:
+        raise Malformed("packed protobuf field is cut off")
 
 
 def skip(data: bytes, at: int, wire_type: int) -> int:
