@@ -96,7 +96,8 @@ async def test_an_answer_that_is_lost_is_looked_for_and_nothing_paid_twice(
         where.network.lnd("alice").lose_next_answer()
         await alice.messages.send(you, b"hello", wait=True)
         assert [event.data for event in await take(carol, 1)] == [b"hello"]
-        [outcome] = await take(alice, 1)
+        retrying, outcome = await take(alice, 2)
+        assert (detail(retrying)["state"], detail(outcome)["state"]) == ("retrying", "delivered")
         assert detail(outcome)["parts"] == 1
 
 
