@@ -112,10 +112,10 @@ class _Started(Generic[Value]):
         self._scope = scope
 
     def started(self, value: Value | None = None) -> None:
-        # Trio leaves a task whose starter is cancelled with its starter, who then waits for it to end.
-        moves = trio.current_effective_deadline() > -math.inf
+        # Trio leaves a task whose starter is cancelled with its starter, who then waits for it to end. Any other one is
+        # shielded first: the block to which it moves may be cancelled already.
+        self._scope.shield = trio.current_effective_deadline() > -math.inf
         self._status.started(value)  # type: ignore[arg-type]  # None only where Value is None
-        self._scope.shield = moves
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from impervious.lifetime import Lifetime
 from impervious.model import Event
 
 WAKE_SIZE: Final = 1
@@ -24,7 +25,19 @@ class Hub:
 
     def __init__(self) -> None:
         self._waiters: dict[str, set[trio.MemorySendChannel[None]]] = {}
+        self._receivers: set[trio.MemoryReceiveChannel[None]] = set()
         self._feeds: set[trio.MemorySendChannel[Event]] = set()
+        self.lifetime = Lifetime("the node")
+        """Of the node whose news these are."""
+
+    def close(self) -> None:
+        """End every wait for news, with `trio.ClosedResourceError`: no news will come."""
+        self.lifetime.close()
+        for receiver in self._receivers:
+            receiver.close()
+        for feed in self._feeds:
+            feed.close()  # its reader drains it, then finds the log closed
+        self._feeds.clear()
 
     def publish(self, events: Sequence[Event], wakes: AbstractSet[str]) -> None:
         """Hand on what a commit wrote; never blocks.
@@ -53,14 +66,21 @@ class Hub:
 
     @contextmanager
     def waiting_for(self, *topics: str) -> Iterator[trio.MemoryReceiveChannel[None]]:
-        """Register for wake-ups; look once after entering, then after each."""
+        """Register for wake-ups; look once after entering, then after each.
+
+        Raises:
+          trio.ClosedResourceError: the hub is closed; so does receiving from the channel once it is.
+        """
+        self.lifetime.require_open()
         send, receive = trio.open_memory_channel[None](WAKE_SIZE)
         with send, receive:
+            self._receivers.add(receive)
             for topic in topics:
                 self._waiters.setdefault(topic, set()).add(send)
             try:
                 yield receive
             finally:
+                self._receivers.discard(receive)
                 for topic in topics:
                     self._waiters[topic].discard(send)
                     if not self._waiters[topic]:
@@ -68,7 +88,12 @@ class Hub:
 
     @contextmanager
     def live(self, size: int) -> Iterator[trio.MemoryReceiveChannel[Event]]:
-        """Register for every event from now on; the channel ends when `size` of them were not taken in time."""
+        """Register for every event from now on; the channel ends when `size` of them were not taken in time.
+
+        Raises:
+          trio.ClosedResourceError: the hub is closed; the channel ends when it is.
+        """
+        self.lifetime.require_open()
         send, receive = trio.open_memory_channel[Event](size)
         with send, receive:
             self._feeds.add(send)

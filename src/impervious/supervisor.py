@@ -17,6 +17,7 @@ from typing import Final, NoReturn, TypeVar
 
 import trio
 
+from impervious.background import open_tasks
 from impervious.clock import NodeClock, Trust
 from impervious.config import Config
 from impervious.errors import NodeMisconfigured, StoreFull
@@ -25,6 +26,7 @@ from impervious.gate import STARTING, PaymentGate
 from impervious.hub import Hub
 from impervious.inbound import Inbound
 from impervious.inbound.reader import InboundPolicy
+from impervious.lifetime import Lifetime
 from impervious.model import NodeInfo, NodePubkey, NodeState, NodeStatus, RecordType, ServiceType
 from impervious.node import LightningNode
 from impervious.outbound import Outbound, SendPolicy
@@ -82,6 +84,7 @@ class Node:
         addresses: Addresses | None,
         disk: Disk,
         gate: PaymentGate,
+        lifetime: Lifetime,
     ) -> None:
         self.config = config
         self.lightning = lightning
@@ -93,6 +96,7 @@ class Node:
         self._events = events
         self._disk = disk
         self._gate = gate
+        self._lifetime = lifetime
 
     @property
     def messages(self) -> MessageService:
@@ -134,8 +138,14 @@ class Node:
         return await self.messages.context.resolve(node)
 
     async def wait_ready(self) -> NodeInfo:
-        """Wait until the Lightning node can serve, then tell who it is."""
-        return await self.lightning.wait_ready()
+        """Wait until the Lightning node can serve, then tell who it is.
+
+        Raises:
+          NodeMisconfigured: it can never serve as configured.
+          trio.ClosedResourceError: this node was closed.
+        """
+        with self._lifetime.waiting():
+            return await self.lightning.wait_ready()
 
     def events(
         self, *, since: int | None = None, wanted: Filter = EVERYTHING
@@ -145,7 +155,11 @@ class Node:
         Args:
           since: start behind this `seq`; 0: everything kept. None: only what happens from now on.
           wanted: leaves out the rest.
+
+        Raises:
+          trio.ClosedResourceError: this node is closed. So does reading, once it is.
         """
+        self._lifetime.require_open()
         return self._events.subscribe(since=since, wanted=wanted)
 
 
@@ -173,7 +187,12 @@ async def open_node(
       NodeMisconfigured: the Lightning node can never serve as configured.
       StoreError: the database cannot be used.
 
-    Cancellation: stops everything, in order.
+    What the block raises comes out as it is; so does an error that ends the node, alone. Of several, the block's comes
+    out, else the first; the others are notes on it and in the log. Once the block has ended, whatever is called on the
+    node or its services raises `trio.ClosedResourceError`.
+
+    Cancellation: ends the block, and then everything in the same order as otherwise: calls that are being answered are
+      answered, within the same times (under 5 s).
     """
     classes = find_services(BUILT_IN, services)
     config = with_entries(config, classes)
@@ -210,26 +229,27 @@ async def open_node(
         inbound = Inbound(
             lightning, store, hub, inbound_policy(config, hosted), random=surroundings.random, show=hosted.show
         )
-        async with trio.open_nursery() as work:
-            identified = trio.Event()
-            gate.close(STARTING, _JUST_STARTED)
-            gate.look = partial(_look, identified, keeper)
-            work.start_soon(keeper.run)
-            work.start_soon(_identify, lightning, store, keeper, gate, identified)
-            work.start_soon(_after, identified, outbound.run)
-            work.start_soon(_keep_tidy, store, hosted, clock, retention(config, hosted))
-            work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
-            await work.start(hosted.run)
-            async with trio.open_nursery() as entrance:
-                node = Node(config, lightning, events, hosted, listeners.addresses if listeners else None, disk, gate)
-                if listeners:
-                    await entrance.start(_serve_doors, node, listeners)
-                async with trio.open_nursery() as sources:
-                    sources.start_soon(_after, identified, inbound.run)
-                    yield node
-                    sources.cancel_scope.cancel()
-                entrance.cancel_scope.cancel()
-            work.cancel_scope.cancel()
+        try:
+            async with open_tasks() as work:
+                identified = trio.Event()
+                gate.close(STARTING, _JUST_STARTED)
+                gate.look = partial(_look, identified, keeper)
+                work.start_soon(keeper.run)
+                work.start_soon(_identify, lightning, store, keeper, gate, identified)
+                work.start_soon(_after, identified, outbound.run)
+                work.start_soon(_keep_tidy, store, hosted, clock, retention(config, hosted))
+                work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
+                await work.start(hosted.run)
+                async with open_tasks() as entrance:
+                    addresses = listeners.addresses if listeners else None
+                    node = Node(config, lightning, events, hosted, addresses, disk, gate, hub.lifetime)
+                    if listeners:
+                        await entrance.start(partial(_serve_doors, node, listeners))
+                    async with open_tasks() as sources:
+                        sources.start_soon(_after, identified, inbound.run)
+                        yield node
+        finally:
+            hub.close()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
 
 from impervious.cli.stopping import SIGNALS, stopped_by_signals, told
 
@@ -36,6 +37,31 @@ async def test_a_block_that_ends_by_itself_gives_the_signals_back() -> None:
         assert [signal.getsignal(each) for each in SIGNALS] != before
     assert [signal.getsignal(each) for each in SIGNALS] == before
     assert not closing.begun
+
+
+async def test_cancelled_from_outside_signals_are_taken_until_the_block_has_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with trio.move_on_after(1) as scope:
+        async with stopped_by_signals() as closing:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(5, shield=True):
+                    assert [signal.getsignal(each) for each in SIGNALS] != before
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    await told(closing)
+    assert scope.cancelled_caught
+    assert closing.begun
+
+
+@pytest.mark.parametrize("error", [ValueError("body"), ExceptionGroup("its own", [KeyError()]), SystemExit(3)])
+async def test_what_the_block_raises_comes_out_as_it_went_in(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        async with stopped_by_signals():
+            raise error
+    assert caught.value is error
 
 
 @pytest.mark.slow

@@ -1,7 +1,11 @@
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from inspect import Parameter, getmembers, isfunction, signature
 
 import pytest
+import trio
 from grpclib.const import Status
 from tests.lnd.fake import ALICE, BOB, CREDENTIALS, FakeLnd, opened, refuses, says
 from tests.lnd.updates import (
@@ -19,8 +23,17 @@ from impervious.errors import (
     NodeUnavailable,
     NoRoute,
 )
-from impervious.lnd import open_lnd, rpcs
-from impervious.model import Balance, InvoiceTerms, KeysendSupport, PaymentStatus
+from impervious.lnd import LndNode, open_lnd, rpcs
+from impervious.model import (
+    Balance,
+    DecodedInvoice,
+    InvoiceCursor,
+    InvoiceTerms,
+    KeysendSupport,
+    NodeState,
+    NodeStatus,
+    PaymentStatus,
+)
 from impervious.node import LightningNode as LightningPort
 from impervious.pb.lnrpc import (
     AddInvoiceResponse,
@@ -28,6 +41,7 @@ from impervious.pb.lnrpc import (
     ChannelBalanceResponse,
     Feature,
     FeeLimit,
+    GetInfoRequest,
     Hop,
     Invoice,
     LightningNode,
@@ -43,6 +57,7 @@ from impervious.pb.lnrpc import (
     VerifyMessageRequest,
     VerifyMessageResponse,
     WalletBalanceResponse,
+    WalletState,
 )
 from impervious.pb.routerrpc import SendPaymentRequest
 from impervious.units import Msat
@@ -284,3 +299,90 @@ async def test_a_balance_is_of_channels_and_of_the_chain(autojump_clock: object)
         )
         fake.answers[rpcs.CHANNEL_BALANCE] = says(ChannelBalanceResponse())
         assert (await node.balance()).local == 0
+
+
+# --- The end ----------------------------------------------------------------------------------------------------------
+
+ARGUMENTS: Mapping[str, object] = {
+    "cursor": InvoiceCursor(),
+    "dest": BOB,
+    "invoice": DecodedInvoice(
+        payment_request="lnbcrt1",
+        payment_hash=PREIMAGE.payment_hash,
+        payee=BOB,
+        amount=Msat(1000),
+        created_s=0,
+        expiry_s=1,
+    ),
+    "payment_hash": PREIMAGE.payment_hash,
+    "payment_request": "lnbcrt1",
+    "preimage": PREIMAGE,
+    "pubkey": BOB,
+    "records": RECORDS,
+    "request": GetInfoRequest(),
+    "rpc": rpcs.GET_INFO,
+    "seen": NodeStatus(state=NodeState.READY, reason=""),
+    "signature": bytes(65),
+    "terms": InvoiceTerms(amount=Msat(1000)),
+    "text": b"text",
+}
+
+
+async def test_whatever_is_called_after_its_end_says_so(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    async with opened(fake) as node:
+        await node.wait_ready()
+    assert node.status == NodeStatus(state=NodeState.AWAY, reason="the client of LND at lnd:10009 is closed")
+    methods = [name for name, _ in getmembers(LndNode, isfunction) if not name.startswith("_")]
+    assert len(methods) > 15
+    for name in methods:
+        method = getattr(node, name)
+        needed = [each for each in signature(method).parameters.values() if each.default is Parameter.empty]
+        with trio.fail_after(5), pytest.raises(trio.ClosedResourceError, match="the client of LND is closed"):
+            await method(**{each.name: ARGUMENTS.get(each.name, 1) for each in needed})
+
+
+async def test_who_waits_at_its_end_stops_waiting(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.become(WalletState.LOCKED)
+    ended: list[str] = []
+
+    async def wait(name: str, call: Callable[[], Awaitable[object]]) -> None:
+        with trio.fail_after(60), pytest.raises(trio.ClosedResourceError):
+            await call()
+        ended.append(name)
+
+    async with trio.open_nursery() as nursery:
+        async with opened(fake) as node:
+            await trio.sleep(5)
+            nursery.start_soon(wait, "ready", node.wait_ready)  # noqa: ASYNC111 - that is the point
+            nursery.start_soon(wait, "status", partial(node.status_after, node.status))  # noqa: ASYNC111 - that is the point
+            await trio.sleep(5)
+    assert sorted(ended) == ["ready", "status"]
+
+
+async def test_cancelled_from_outside_the_block_can_still_call(autojump_clock: object) -> None:
+    fake = FakeLnd()
+    fake.answers[rpcs.SIGN_MESSAGE] = says(SignMessageResponse(signature=zbase32.encode(bytes([31, *[1] * 64]))))
+    signed = b""
+    with trio.CancelScope() as scope:
+        async with opened(fake) as node:
+            await node.wait_ready()
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(5, shield=True):
+                    signed = await node.sign(b"hello")
+    assert scope.cancelled_caught
+    assert len(signed) == 65
+
+
+@pytest.mark.parametrize("error", [ValueError("body"), ExceptionGroup("its own", [KeyError()])])
+async def test_what_the_block_raises_comes_out_as_it_went_in(error: Exception, autojump_clock: object) -> None:
+    fake = FakeLnd()
+    async with fake.serve():
+        with pytest.raises(type(error)) as caught:
+            async with open_lnd(CREDENTIALS, connect=fake.connect):
+                raise error
+        assert caught.value is error

@@ -10,7 +10,7 @@ from grpclib.exceptions import GRPCError
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from impervious.pb.grpc.health.v1 import HealthCheckRequest as Text
-from impervious.rpc import Channel, ChannelLimits, ServerLimits, open_channel, open_channel_over
+from impervious.rpc import Channel, ChannelClosed, ChannelLimits, ServerLimits, open_channel, open_channel_over
 from impervious.wire.grpc.server import ServerConnection
 
 from .pair import CHAT, COUNT, CUSTOM, LIST, SLEEP, UNARY, Pair, TextStream, connected
@@ -573,3 +573,46 @@ async def test_cancelled_anywhere_the_connection_stays_usable(
             assert pair.channel.statistics().connections_made == 1
         assert points < 200
     assert points > (1 if warm else 2)
+
+
+async def test_a_call_after_the_end_finds_a_closed_channel(autojump_clock: trio.testing.MockClock) -> None:
+    async with connected() as outer:
+        async with open_channel_over(outer.listener.connect, authority="memory:2") as channel:
+            await ask(channel)()
+        with trio.fail_after(5):
+            for _ in range(2):
+                with pytest.raises(trio.ClosedResourceError, match="the channel to memory:2 is closed"):
+                    await ask(channel)()
+                with pytest.raises(trio.ClosedResourceError, match="the channel to memory:2 is closed"):
+                    async with channel.unary_stream(LIST, Text(service="5"), Text):
+                        pass
+                stream = channel.request(UNARY, Cardinality.UNARY_UNARY, Text, Text)
+                with pytest.raises(ChannelClosed) as caught:
+                    async with stream:
+                        await stream.send_message(Text(), end=True)
+                assert caught.value.status is Status.UNAVAILABLE
+        assert not channel.statistics().connected
+
+
+async def test_cancelled_from_outside_the_block_can_still_call(autojump_clock: trio.testing.MockClock) -> None:
+    answered = False
+    async with connected() as outer:
+        with trio.CancelScope() as scope:
+            async with open_channel_over(outer.listener.connect, authority="memory:2") as channel:
+                scope.cancel()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.move_on_after(5, shield=True):
+                        await ask(channel)()
+                        answered = True
+    assert scope.cancelled_caught
+    assert answered
+
+
+@pytest.mark.parametrize("error", [ValueError("body"), ExceptionGroup("its own", [KeyError()]), SystemExit(3)])
+async def test_what_the_block_raises_comes_out_as_it_went_in(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        async with open_channel("localhost", 1):
+            raise error
+    assert caught.value is error

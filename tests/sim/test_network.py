@@ -65,3 +65,27 @@ def test_a_name_that_is_not_there_is_named() -> None:
 def test_a_description_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(InvalidArgument):
         SimNetwork(["alice"], ["alice-bob"])
+
+
+async def test_cancelled_from_outside_it_runs_until_the_block_has_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    paid = None
+    with trio.move_on_after(1) as scope:
+        async with SimNetwork.line("alice", "bob", seed=1, latency_s=(1, 1)).open() as network:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(5, shield=True):
+                    paid = await pay(network.node("alice"), network.node("bob").pubkey, 1)
+    assert scope.cancelled_caught
+    assert paid is not None
+    assert paid.status is PaymentStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("error", [ValueError("body"), ExceptionGroup("its own", [KeyError()]), SystemExit(3)])
+async def test_what_the_block_raises_comes_out_as_it_went_in(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        async with SimNetwork.line("alice", "bob", seed=1).open():
+            raise error
+    assert caught.value is error

@@ -11,7 +11,7 @@ from tests.conftest import Wall, inline
 
 from impervious.errors import StoreError, StoreFull, StoreKeyWrong, StoreLocked
 from impervious.model import Event, EventKind, NewEvent, ServiceType
-from impervious.store import Tx, log, open_store
+from impervious.store import Store, Tx, log, open_store
 from impervious.store.database import in_thread
 from impervious.units import Msat
 
@@ -245,3 +245,78 @@ async def test_the_thread_runner_never_abandons(tmp_path: Path) -> None:
         await in_thread(lambda: ran.append(1), limiter=trio.CapacityLimiter(1))
     assert scope.cancelled_caught
     assert ran == []
+
+
+# --- The end ----------------------------------------------------------------------------------------------------------
+
+
+async def test_after_the_end_nothing_is_read_and_nothing_written(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "imp.db") as store:
+        await store.write(lambda tx: tx.emit(notice("hello")))
+    for call in (store.read, store.write):
+        with trio.fail_after(5), pytest.raises(trio.ClosedResourceError, match="the database is closed: open it again"):
+            await call(count)
+
+
+async def test_what_is_under_way_at_the_end_is_done_or_refused(tmp_path: Path, autojump_clock: object) -> None:
+    """Tasks that outlive the block are told what became of each write, and no read meets a closed file."""
+    kept = refused = reads = 0
+
+    async def slow(function: Callable[[], object], /, *, limiter: trio.CapacityLimiter) -> object:
+        async with limiter:
+            await trio.sleep(1)
+            return function()
+
+    async def keep_writing(store: Store) -> None:
+        nonlocal kept, refused
+        try:
+            while True:
+                await store.write(lambda tx: tx.emit(notice("hello")))
+                kept += 1
+        except trio.ClosedResourceError:
+            refused += 1
+
+    async def keep_reading(store: Store) -> None:
+        nonlocal reads, refused
+        try:
+            while True:
+                await store.read(count)
+                reads += 1
+        except trio.ClosedResourceError:
+            refused += 1
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            async with open_store(tmp_path / "imp.db", run_sync=slow) as store:  # type: ignore[arg-type]
+                for _ in range(3):
+                    nursery.start_soon(keep_writing, store)  # noqa: ASYNC111 - that is the point
+                    nursery.start_soon(keep_reading, store)  # noqa: ASYNC111 - that is the point
+                await trio.sleep(10.5)
+    assert (kept, refused) == (33, 6)
+    assert reads > 10
+    async with open_store(tmp_path / "imp.db") as store:
+        assert await store.read(count) == kept
+
+
+async def test_cancelled_from_outside_what_the_block_writes_meanwhile_is_kept(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    with trio.move_on_after(1) as scope:
+        async with open_store(tmp_path / "imp.db", run_sync=inline) as store:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(10, shield=True):
+                    await trio.sleep(1)
+                    await store.write(lambda tx: tx.emit(notice("hello")))
+    assert scope.cancelled_caught
+    async with open_store(tmp_path / "imp.db", run_sync=inline) as store:
+        assert await store.read(count) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("body"), ExceptionGroup("its own", [KeyError()])])
+async def test_what_the_block_raises_comes_out_as_it_went_in(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        async with open_store(tmp_path / "imp.db"):
+            raise error
+    assert caught.value is error

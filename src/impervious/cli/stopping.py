@@ -1,17 +1,19 @@
 """SIGTERM and SIGINT: the first asks to stop, the second stops at once.
 
-Nothing is cancelled from outside, where nested nurseries would all end at the same moment: the first signal ends what
-merely waits, so that blocks are left one after the other, from the inside out.
+Nothing is cancelled from outside: the first signal ends what merely waits, so that blocks are left one after the other,
+from the inside out. Signals are taken until the last of them has ended, also when something else ends them.
 """
 
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import trio
 
+from impervious.background import open_tasks
 from impervious.server.closing import Closing
 
 logger = logging.getLogger(__name__)
@@ -27,10 +29,9 @@ async def stopped_by_signals() -> AsyncIterator[Closing]:
       What begins with the first one: what waits with it ends then, and so does `told`.
     """
     closing = Closing()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(when_told, closing.begin)
+    async with open_tasks() as tasks:
+        await tasks.start(partial(when_told, closing.begin))
         yield closing
-        nursery.cancel_scope.cancel()
 
 
 async def told(closing: Closing) -> None:

@@ -40,7 +40,12 @@ class LndClient:
         return self._watch.status
 
     async def status_after(self, seen: NodeStatus) -> NodeStatus:
-        """Wait until the status is another than `seen`, and return it. Those that pass quickly may be missed."""
+        """Wait until the status is another than `seen`, and return it. Those that pass quickly may be missed.
+
+        Raises:
+          trio.ClosedResourceError: this client was closed.
+        """
+        self._watch.lifetime.require_open()
         while self._watch.status == seen:
             await self._watch.wait_change()
         await trio.lowlevel.checkpoint()
@@ -52,7 +57,9 @@ class LndClient:
         Raises:
           NodeMisconfigured: it is another node than the configuration names. What its operator can cure while we wait
             (keysend off, a macaroon that allows too little) is waited for; `status` says which.
+          trio.ClosedResourceError: this client was closed.
         """
+        self._watch.lifetime.require_open()
         status = self.status
         while not status.ready:
             if status.state is NodeState.MISTAKEN:
@@ -74,6 +81,7 @@ class LndClient:
         Raises:
           NodeUnavailable: LND is not ready, or went away before it answered.
           LndRefused: LND answered with an error.
+          trio.ClosedResourceError: this client is closed.
         """
         connection = self._ready()
         with self._doubting(connection), connection.noticing():
@@ -86,6 +94,7 @@ class LndClient:
 
         Raises:
           NodeUnavailable: LND is not ready. Entering and reading the stream raise as `call` does.
+          trio.ClosedResourceError: this client is closed.
         """
         connection = self._ready()
         return LndStream(
@@ -98,6 +107,7 @@ class LndClient:
         )
 
     def _ready(self) -> Connection:
+        self._watch.lifetime.require_open()
         connection, status = self._watch.connection, self._watch.status
         if connection is None or not status.ready:
             raise NodeUnavailable(status.reason or "the connection to LND is being made anew")

@@ -246,12 +246,15 @@ async def open_lnd(
     Raises:
       ConfigError: the configuration or a file it names cannot work.
 
-    Cancellation: hangs up. What LND was asked to do goes on.
+    Cancellation: ends the block, then hangs up. What LND was asked to do goes on.
     """
     read = partial(_read, source)
     watch = Watch(read, read(), requires, connect=connect, random=random)
     async with background(watch.run):
-        yield LndNode(watch)
+        try:
+            yield LndNode(watch)
+        finally:
+            watch.close()
 
 
 def _read(source: LndConfig | Credentials) -> Credentials:

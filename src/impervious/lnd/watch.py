@@ -17,6 +17,7 @@ from grpclib.exceptions import GRPCError
 
 from impervious.backoff import delays_s
 from impervious.errors import ConfigError, NodeRefused, NodeUnavailable
+from impervious.lifetime import Lifetime
 from impervious.lnd.connection import Connect, Connection
 from impervious.lnd.credentials import Credentials, Source
 from impervious.lnd.faults import LndRefused, MacaroonRefused, meaning
@@ -66,6 +67,7 @@ class Watch:
         self._requirements = requirements
         self._connect = connect
         self._random = random
+        self.lifetime = Lifetime("the client of LND")
         self._changed = trio.Event()
         self._ready_since = math.inf
         self._heard = False
@@ -97,8 +99,18 @@ class Watch:
         self._looking.deadline = trio.current_time()
 
     async def wait_change(self) -> None:
-        """Wait until `status` changes."""
-        await self._changed.wait()
+        """Wait until `status` changes.
+
+        Raises:
+          trio.ClosedResourceError: it will not any more.
+        """
+        with self.lifetime.waiting():
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """Refuse whatever is asked from now on, and end every wait."""
+        self.status = NodeStatus(state=NodeState.AWAY, reason=f"the client of LND at {self._address} is closed")
+        self.lifetime.close()
 
     async def run(self) -> NoReturn:
         """Follow it."""

@@ -4,7 +4,7 @@ The protocol lives in `impervious.wire.grpc`; here are the sockets, the tasks an
 `grpclib.exceptions.GRPCError`, service classes and stubs are those that grpclib and betterproto2 generate.
 """
 
-from .channel import Channel, ChannelStatistics
+from .channel import Channel, ChannelClosed, ChannelStatistics
 from .client_stream import ResponseStream, Stream
 from .health import Health
 from .limits import ChannelLimits, ServerLimits
@@ -19,6 +19,7 @@ from .tls import client_context, server_context
 __all__ = [
     "CallInfo",
     "Channel",
+    "ChannelClosed",
     "ChannelLimits",
     "ChannelStatistics",
     "Health",

@@ -18,6 +18,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.metadata import Deadline
 from hpack import NeverIndexedHeaderTuple
 
+from impervious.background import Tasks
 from impervious.wire.grpc.headers import Header, MetadataLike, encode_metadata, encode_timeout
 
 from .client_link import ClientLink, ConnectFailed
@@ -46,6 +47,13 @@ class ChannelStatistics:
     """Calls that wait for their turn under the server's stream limit."""
 
 
+class ChannelClosed(GRPCError, trio.ClosedResourceError):
+    """A call on a channel whose block has ended; UNAVAILABLE to who knows only gRPC's errors."""
+
+    def __init__(self, authority: str) -> None:
+        super().__init__(Status.UNAVAILABLE, f"the channel to {authority} is closed")
+
+
 class _Attempt:
     """One attempt to connect, shared by all calls that wait for it."""
 
@@ -63,7 +71,7 @@ class Channel:
 
     def __init__(
         self,
-        nursery: trio.Nursery,
+        tasks: Tasks,
         dial: Dial,
         *,
         authority: str,
@@ -72,7 +80,7 @@ class Channel:
         limits: ChannelLimits,
     ) -> None:
         self.limits = limits
-        self._nursery = nursery
+        self._tasks = tasks
         self._dial = dial
         self._authority = authority
         self._scheme = scheme
@@ -132,6 +140,7 @@ class Channel:
 
         Raises:
           GRPCError: the call failed; UNAVAILABLE if there is no connection, with host, port and cause.
+          ChannelClosed: the channel was closed before the call; a `trio.ClosedResourceError`, too.
 
         Cancellation:
           Tells the server to stop. Whether it had acted already is unknown.
@@ -198,7 +207,10 @@ class Channel:
 
         Raises:
           GRPCError: UNAVAILABLE.
+          ChannelClosed: the channel is closed.
         """
+        if self._closed:
+            raise ChannelClosed(self._authority)
         tried = False
         while True:
             link = self._link
@@ -218,12 +230,12 @@ class Channel:
 
     async def _connect(self) -> None:
         if self._closed:
-            raise GRPCError(Status.UNAVAILABLE, f"the channel to {self._authority} is closed")
+            raise ChannelClosed(self._authority)
         attempt = self._attempt
         if attempt is None:
             attempt = self._attempt = _Attempt()
-            # In the channel's nursery: the attempt must survive the call that happened to be first.
-            self._nursery.start_soon(self._run_attempt, attempt)
+            # A task of the channel's: the attempt must survive the call that happened to be first.
+            self._tasks.start_soon(self._run_attempt, attempt)
         await attempt.done.wait()
         if attempt.failure is not None:
             raise GRPCError(Status.UNAVAILABLE, attempt.failure)
@@ -233,7 +245,7 @@ class Channel:
         try:
             with trio.fail_after(self.limits.connect_s):
                 link = ClientLink(await self._dial(), self.limits)
-                await self._nursery.start(link.run)
+                await self._tasks.start(link.run)
             self._link = link
             self._connections_made += 1
             attempt.failure = None
@@ -246,7 +258,7 @@ class Channel:
             attempt.done.set()
 
     def close(self) -> None:
-        """Refuse new calls; the nursery ends the rest."""
+        """Refuse new calls; its tasks end the rest."""
         self._closed = True
         if self._link is not None:
             self._link.say_goodbye()

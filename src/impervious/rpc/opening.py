@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from impervious.background import open_tasks
 from impervious.wire.grpc.headers import encode_metadata
 
 from .channel import Channel, Dial
@@ -35,6 +36,9 @@ async def open_channel(
 
     Raises:
       ValueError: metadata that gRPC does not allow.
+
+    Cancellation: ends the block, whose calls go on until it has ended; those of other tasks then fail. A call that
+      comes later raises `ChannelClosed`, which is a `trio.ClosedResourceError` and a GRPCError.
     """
     if ssl_context is not None:
         require_http2(ssl_context)
@@ -73,7 +77,7 @@ async def open_channel_over(
     metadata: Mapping[str, str | bytes] | None = None,
     limits: ChannelLimits | None = None,
 ) -> AsyncIterator[Channel]:
-    """A channel over any byte stream: a Unix socket, a tunnel, a pair of streams in memory.
+    """A channel over any byte stream: a Unix socket, a tunnel, a pair of streams in memory. See `open_channel`.
 
     Args:
       dial: makes a new connected transport each time it is called.
@@ -84,15 +88,9 @@ async def open_channel_over(
     """
     headers = encode_metadata(metadata)
     limits = limits or ChannelLimits()
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        channel = Channel(nursery, dial, authority=authority, scheme=scheme, metadata=headers, limits=limits)
+    async with open_tasks() as tasks:
+        channel = Channel(tasks, dial, authority=authority, scheme=scheme, metadata=headers, limits=limits)
         try:
             yield channel
-        except Exception as error:
-            failure = error
         finally:
             channel.close()
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure  # out here, because the nursery would put it into a group

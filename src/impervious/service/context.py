@@ -44,15 +44,25 @@ class ServiceContext:
         """Its entry in `service_list`."""
         self.settings = settings
         """The whole configuration."""
-        self.node = node
-        """The Lightning node. Whoever pays with it sets the cost aside first: `ServiceTx.reserve`."""
+        self._node = node
         self._store = store
         self._hub = hub
         self._outbound = outbound
         self._gate = gate or PaymentGate()
 
+    @property
+    def node(self) -> LightningNode:
+        """The Lightning node. Whoever pays with it sets the cost aside first: `ServiceTx.reserve`.
+
+        Raises:
+          trio.ClosedResourceError: the node of this service is closed, as is raised by every method here then.
+        """
+        self.require_open()
+        return self._node
+
     def minimum_amount(self, size: int) -> Msat:
         """Say what a payload of `size` bytes carries at least, in msat."""
+        self.require_open()
         return self._outbound.policy.minimum_amount(size)
 
     async def send(
@@ -176,6 +186,7 @@ class ServiceContext:
           NotFound: no peer goes by that name.
           FailedPrecondition: the name's owner is gone and others go by it; lists their keys.
         """
+        self.require_open()
         if isinstance(node, NodePubkey):
             await trio.lowlevel.checkpoint()
             return node
@@ -194,6 +205,14 @@ class ServiceContext:
         with self._hub.waiting_for(service_topic(self.config.service_type)) as wakes:
             yield Alarm(self._store.now_ms, wakes)
 
+    def require_open(self) -> None:
+        """Refuse a call that comes after the end of the node.
+
+        Raises:
+          trio.ClosedResourceError: it is closed.
+        """
+        self._hub.lifetime.require_open()
+
     def require_node(self) -> None:
         """Refuse a call that the Lightning node could not serve now.
 
@@ -211,6 +230,7 @@ class ServiceContext:
           FailedPrecondition: the operator must do something first; says what.
           NodeUnavailable: it is not known yet whether it may.
         """
+        self.require_open()
         await self._gate.require()
 
     async def recipient(self, node: NodePubkey | str) -> NodePubkey:

@@ -46,7 +46,9 @@ class RunningService(Service, Generic[Running]):
         Raises:
           Unsupported: the service is switched off.
           NodeUnavailable: it is starting again after an error.
+          trio.ClosedResourceError: the node is closed.
         """
+        self.context.require_open()
         self.context.config.require_active()
         if self._running is None:
             raise NodeUnavailable(f"the {self.service_type} service is restarting: call again")
@@ -56,6 +58,7 @@ class RunningService(Service, Generic[Running]):
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Keep it running. Started when commands can use it."""
+        self.context.require_open()
         async with self.open_running() as self._running:
             try:
                 task_status.started()

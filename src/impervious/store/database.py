@@ -13,14 +13,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Generic, NoReturn, Protocol, TypeVar
 
 import trio
 from sqlcipher3 import dbapi2
 
+from impervious.background import open_tasks
 from impervious.errors import StoreError, StoreReplaced
+from impervious.lifetime import Lifetime
 from impervious.model import Event
 from impervious.store import schema
 from impervious.store.connection import (
@@ -105,6 +107,7 @@ class Store:
         self._waiting: list[_Job[object]] = []
         self._log_is_long = False
         self._news = trio.Event()
+        self._lifetime = Lifetime("the database")
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run `work` in a transaction of its own, and return its result once that is committed.
@@ -116,9 +119,11 @@ class Store:
           StoreFull: the disk is full; nothing was written.
           StoreReplaced: the file was moved, deleted or overwritten; nothing was written.
           StoreError: the database cannot be used; nothing was written.
+          trio.ClosedResourceError: the database was closed before the transaction began; nothing was written.
 
         Cancellation: before the transaction begins, nothing is written; after that it is finished first.
         """
+        self._lifetime.require_open()
         job = _Job(work)
         self._waiting.append(job)  # type: ignore[arg-type]  # the writer never looks at the result
         self._news.set()
@@ -126,7 +131,8 @@ class Store:
             await job.done.wait()
         except trio.Cancelled:  # noqa: ASYNC103
             if not job.started:
-                self._waiting.remove(job)  # type: ignore[arg-type]
+                with suppress(ValueError):  # closed in the meantime
+                    self._waiting.remove(job)  # type: ignore[arg-type]
                 raise
             with trio.CancelScope(shield=True):  # bounded by one commit
                 await job.done.wait()
@@ -140,6 +146,7 @@ class Store:
         Raises:
           StoreReplaced: the file was overwritten.
           StoreError: the database cannot be used.
+          trio.ClosedResourceError: the database is closed.
         """
         now_ms = self.now_ms()
 
@@ -152,6 +159,7 @@ class Store:
             finally:
                 self._reader.execute("ROLLBACK")
 
+        self._lifetime.require_open()
         try:
             return await self._run_sync(snapshot, limiter=self._reader_thread)
         except dbapi2.Error as error:
@@ -159,6 +167,7 @@ class Store:
 
     async def run(self) -> NoReturn:
         """Commit what is written, for as long as the store is open."""
+        self._lifetime.require_open()
         while True:
             await self._news.wait()
             self._news = trio.Event()
@@ -169,6 +178,18 @@ class Store:
                 with trio.CancelScope(shield=True):  # bounded by one commit
                     await self._commit(batch)
         raise AssertionError("the writer never ends by itself")  # pragma: no cover
+
+    async def end(self) -> None:
+        """Refuse what comes from now on and what still waits; return once the last read is over."""
+        self._lifetime.close()
+        for job in self._waiting:
+            job.error = trio.ClosedResourceError("the database was closed; nothing was written")
+            job.done.set()
+        self._waiting.clear()
+        with trio.CancelScope(shield=True):  # bounded: only what waits for its turn already is before us
+            for thread in (self._reader_thread, self._writer_thread):
+                async with thread:
+                    pass
 
     async def _commit(self, batch: list[_Job[object]]) -> None:
         tx = Tx(self._writer, now_ms=self.now_ms())
@@ -211,7 +232,9 @@ class Store:
         Raises:
           StoreReplaced: says what happened and what to do.
           StoreError: the database cannot be used.
+          trio.ClosedResourceError: the database is closed.
         """
+        self._lifetime.require_open()
         try:
             await self._run_sync(self._watch.check, limiter=self._writer_thread)
         except dbapi2.Error as error:
@@ -276,6 +299,8 @@ async def open_store(
       StoreKeyWrong: the password does not open it.
       ConfigError: the file cannot be made or opened.
       StoreError: it was made by a newer version of this program, or is damaged.
+
+    Cancellation: ends the block; what it writes meanwhile is still committed.
     """
     limiter = trio.CapacityLimiter(2)
     with locked(path):
@@ -285,10 +310,12 @@ async def open_store(
             watch = FileWatch(real_path(path), writer)
             try:
                 store = Store(writer, reader, watch, on_commit=on_commit, now_ms=now_ms, run_sync=run_sync)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(store.run)
-                    yield store
-                    nursery.cancel_scope.cancel()
+                try:
+                    async with open_tasks() as tasks:
+                        tasks.start_soon(store.run)
+                        yield store
+                finally:
+                    await store.end()  # noqa: ASYNC102 - shielded there
             finally:
                 if watch.overwritten is None:
                     reader.close()

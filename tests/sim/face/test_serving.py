@@ -53,7 +53,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     async with network().open() as net:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match=f"LND of bob cannot listen on .*:{port} ")):
+            with pytest.raises(ConfigError, match=f"LND of bob cannot listen on .*:{port} "):
                 async with open_lnds(net, tmp_path, {"bob": port}):
                     pass
 
@@ -61,6 +61,29 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 async def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "alice").touch()
     async with network().open() as net:
-        with pytest.RaisesGroup(pytest.RaisesExc(ConfigError, match="alice cannot be used: File exists")):
+        with pytest.raises(ConfigError, match="alice cannot be used: File exists"):
             async with open_lnds(net, tmp_path):
                 pass
+
+
+async def test_cancelled_from_outside_they_serve_until_the_block_has_ended(tmp_path: Path) -> None:
+    async with network().open() as net:
+        with trio.fail_after(20), trio.CancelScope() as scope:
+            async with open_lnds(net, tmp_path) as lnds:
+                scope.cancel()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.move_on_after(10, shield=True):
+                        async with open_lnd(config(lnds["alice"])) as alice:
+                            assert (await alice.wait_ready()).pubkey == lnds["alice"].pubkey
+        assert scope.cancelled_caught
+
+
+async def test_what_the_block_raises_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    error = ValueError("body")
+    async with network().open() as net:
+        with pytest.raises(ValueError, match="body") as caught:
+            async with open_lnds(net, tmp_path):
+                raise error
+    assert caught.value is error

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import trio
-
+from impervious.background import Tasks, open_tasks
 from impervious.errors import ConfigError
 from impervious.model import NodePubkey
 from impervious.sim.face.credentials import Credentials
@@ -45,28 +44,29 @@ async def open_lnds(
 
     Raises:
       ConfigError: a port or a file cannot be used; names it.
+
+    Cancellation: ends the block, then shuts them down in the same way.
     """
     served: dict[str, ServedLnd] = {}
-    async with trio.open_nursery() as nursery:
+    async with open_tasks() as tasks:
         for name in network.names:
-            served[name] = await _serve(nursery, network, name, folder / name, (ports or {}).get(name, 0))
+            served[name] = await _serve(tasks, network, name, folder / name, (ports or {}).get(name, 0))
         try:
             yield served
         finally:
             for name in served:
                 network.lnd(name).stop()
-            nursery.cancel_scope.cancel()
 
 
-async def _serve(nursery: trio.Nursery, network: SimNetwork, name: str, folder: Path, port: int) -> ServedLnd:
-    """Start one in `nursery`, where it runs until cancelled."""
+async def _serve(tasks: Tasks, network: SimNetwork, name: str, folder: Path, port: int) -> ServedLnd:
+    """Start one among `tasks`, where it runs until cancelled."""
     lnd = network.lnd(name)
     try:
         credentials = Credentials.kept(folder)
     except OSError as error:
         raise ConfigError(f"{error.filename or folder} cannot be used: {error.strerror}") from error
     try:
-        bound = await nursery.start(partial(LndFace(lnd, credentials).serve, HOST, port))
+        bound = await tasks.start(partial(LndFace(lnd, credentials).serve, HOST, port))
     except OSError as error:
         raise ConfigError(
             f"the LND of {name} cannot listen on {HOST}:{port} ({error.strerror}): stop what listens there, or choose"
