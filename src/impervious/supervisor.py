@@ -47,13 +47,16 @@ logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Service)
 
-TIDY_EVERY_S: Final = 3600.0
 START_S: Final = 20.0
 """How long a call that pays waits for what a start finds out first; it takes milliseconds when LND is ready."""
 _JUST_STARTED: Final = (
     "the daemon has just started and first compares its clock with the chain and its database with LND's payments: call"
     " again in a moment"
 )
+TIDY_EVERY_S: Final = 300.0
+"""A flood must not outgrow `limits.events_mb` for long; with nothing to do it takes a millisecond."""
+TIDY_STEP_S: Final = 0.02
+"""Between two steps: twice as long as one takes, so that what calls and payments write comes first."""
 LOW_DISK_BYTES: Final = 32 << 20
 """Below this the disk counts as full: a few of the largest messages and the database's own log need it."""
 
@@ -313,24 +316,26 @@ async def _identify(
 
 
 async def _keep_tidy(store: Store, services: Services, clock: NodeClock, kept: Retention) -> NoReturn:
-    """Forget what is old, now and every hour, once it is certain what is old."""
+    """Forget what is old, every few minutes and in steps, once it is certain what is old."""
 
-    def tidy(tx: Tx) -> int:
+    def begin(tx: Tx) -> None:
         services.pass_over(tx)
         history.note_time(tx)
-        return upkeep.tidy(tx, kept)
 
     while True:
         if clock.trust is not Trust.RIGHT:
             await trio.sleep(COMPARE_SOON_S)
             continue
+        removed = 0
         try:
-            removed = await store.write(tidy)
+            await store.write(begin)
+            while (step := await store.write(lambda tx: upkeep.tidy_step(tx, kept))).more:
+                removed += step.events
+                await trio.sleep(TIDY_STEP_S)
         except StoreFull as error:
             logger.warning("nothing was pruned: %s", error)
-        else:
-            if removed:
-                logger.info("%d old events were pruned", removed)
+        if removed:
+            logger.info("%d old events were pruned", removed)
         await trio.sleep(TIDY_EVERY_S)
 
 

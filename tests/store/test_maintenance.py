@@ -9,7 +9,7 @@ from impervious.errors import ConfigError, StoreError, StoreKeyWrong, StoreLocke
 from impervious.model import EventKind, NewEvent, ServiceType
 from impervious.store import Tx, log, open_store, upkeep
 from impervious.store.connection import in_hands, locked
-from impervious.store.maintenance import change, is_served, look, shrink
+from impervious.store.maintenance import change, change_in_steps, is_served, look, shrink
 from impervious.units import Msat
 
 
@@ -68,6 +68,19 @@ async def test_pruning_beside_a_daemon_and_seeing_first(tmp_path: Path) -> None:
         assert not shrink(path, None)  # the daemon has it
         await store.write(lambda tx: tx.emit(event()))
         assert await store.read(log.newest) == 11
+
+
+async def test_changing_in_steps(tmp_path: Path) -> None:
+    path = tmp_path / "imp.db"
+
+    def step(tx: Tx) -> int:
+        return log.prune(tx, max_bytes=50_000, limit=2)
+
+    async with open_store(path, run_sync=inline) as store:
+        await store.write(lambda tx: [tx.emit(event(b"x" * 10_000)) for _ in range(10)])
+        assert change_in_steps(path, None, step) == 6
+        await store.write(lambda tx: tx.emit(event(b"x" * 10_000)))
+    assert change_in_steps(path, None, step) == 1
 
 
 async def test_an_error_undoes_everything(tmp_path: Path) -> None:

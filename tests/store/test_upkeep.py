@@ -1,15 +1,20 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
+from sqlcipher3 import dbapi2
 from tests.conftest import Wall, inline
+from tests.store.test_maintenance import event
 
 from impervious.errors import AlreadyExists, InvalidArgument, ResourceExhausted
 from impervious.model import MessageState, NodePubkey, OutboundMessage, RecordType, ServiceType
 from impervious.outbound import SendPolicy, accept
-from impervious.store import Store, Tx, idempotency, open_store, outbox, spending, upkeep
-from impervious.store.upkeep import DAY_MS, Retention
+from impervious.store import Store, Tx, answers, idempotency, log, open_store, outbox, schema, spending, upkeep
+from impervious.store.connection import connect
+from impervious.store.transaction import SqlValue
+from impervious.store.upkeep import DAY_MS, Retention, Step
 from impervious.units import Msat, Sat
 
 PEER = NodePubkey(bytes.fromhex("02b80cabdf82638aac86948e4c06e82064f547768dcef977677b9ea931ea75bab5"))
@@ -98,3 +103,82 @@ async def test_ended_messages_are_forgotten_and_unfinished_ones_kept(store: Stor
     assert await store.read(lambda tx: outbox.state(tx, ended.id)) is None
     assert await store.read(lambda tx: outbox.state(tx, open_one.id)) == (MessageState.ACCEPTED, None)
     assert await store.read(lambda tx: tx.number("SELECT count(*) FROM part")) == 1
+
+
+FOREVER = Retention(events_days=0, events_mb=0, idempotency_days=0)
+
+
+async def test_a_step_is_short_and_the_next_one_goes_on(store: Store, wall: Wall) -> None:
+    def fill(tx: Tx) -> None:
+        for number in range(1200):
+            tx.emit(event(b"x"))
+            idempotency.remember(tx, MESSAGE, f"key {number}", b"digest", uuid4())
+            spending.reserve(tx, uuid4(), MESSAGE, Msat(1), daily_limit=None)
+
+        for _ in range(3):
+            long = message(480_000, 10**9)
+            accept(tx, long, POLICY, obligation=True)
+            outbox.finish(tx, long.id, MessageState.DELIVERED, "{}")
+
+    await store.write(fill)
+    wall.offset_ms += 8 * DAY_MS
+    retention = Retention(events_days=1, events_mb=0, idempotency_days=7)
+    steps: list[tuple[Step, dict[str, int]]] = []
+    while not steps or steps[-1][0].more:
+        step = await store.write(lambda tx: upkeep.tidy_step(tx, retention))
+        steps.append((step, await store.read(rows)))
+    assert [step.events for step, _ in steps] == [500, 500, 200, 0]
+    assert [left["part"] for _, left in steps] == [2 * 534, 534, 0, 0]
+    assert [left["idempotency"] for _, left in steps] == [700, 200, 0, 0]
+    assert steps[-1][1] == dict.fromkeys(steps[-1][1], 0)
+
+
+def rows(tx: Tx) -> dict[str, int]:
+    return {table: tx.number(f"SELECT count(*) FROM {table}") for table in ("event", "part", "idempotency", "spending")}
+
+
+async def test_nothing_is_forgotten_that_is_to_be_kept(store: Store, wall: Wall) -> None:
+    await store.write(lambda tx: tx.emit(event(b"x")))
+    await store.write(lambda tx: spending.reserve(tx, uuid4(), MESSAGE, Msat(1), daily_limit=None))
+    wall.offset_ms += 1000 * DAY_MS
+    assert await store.write(lambda tx: upkeep.tidy_step(tx, FOREVER)) == Step(events=0, more=False)
+    assert (await store.read(rows))["spending"] == 1
+
+
+class Noting(Tx):
+    """Keeps the statements that were run."""
+
+    def __init__(self, connection: dbapi2.Connection, *, now_ms: int) -> None:
+        super().__init__(connection, now_ms=now_ms)
+        self.statements: list[tuple[str, tuple[SqlValue, ...]]] = []
+
+    @property
+    def _open(self) -> dbapi2.Connection:
+        return cast("dbapi2.Connection", self)
+
+    def execute(self, sql: str, parameters: tuple[SqlValue, ...]) -> dbapi2.Cursor:
+        self.statements.append((sql, parameters))
+        return self._connection.execute(sql, parameters)
+
+
+GROWING = ("event", "outbound", "part", "idempotency", "spending", "processed_invoice", "seen_message", "open_request")
+
+
+def test_no_statement_reads_a_whole_table_that_grows(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "imp.db", None)
+    schema.migrate(connection)
+    connection.execute("BEGIN")
+    tx = Noting(connection, now_ms=10**12)
+    for retention in (Retention(events_days=1, events_mb=1, idempotency_days=7), FOREVER):
+        upkeep.tidy(tx, retention)
+    tx.run("INSERT INTO event SELECT NULL, 'message', x'00', NULL, NULL, 'a', 'a', x'', 0, 0, 0, 0, 0, NULL")
+    upkeep.tidy(tx, Retention(events_days=1, events_mb=1, idempotency_days=7))
+    log.prunable(tx, before_ms=10**12)
+    upkeep.summary(tx)
+    answers.open_request(tx, uuid4(), PEER, MESSAGE, expires_ms=1)
+    assert len(tx.statements) > 30
+    for sql, parameters in tx.statements:
+        plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()]
+        assert not [step for step in plan for table in GROWING if step == f"SCAN {table}"], (sql, plan)
+    connection.execute("ROLLBACK")
+    connection.close()

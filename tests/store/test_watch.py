@@ -25,6 +25,13 @@ for statement in sys.argv[2:]:
 database.close()
 """
 
+RESTORE = """
+import sqlite3, sys
+backup, database = (sqlite3.connect(path) for path in sys.argv[1:])
+backup.backup(database)
+backup.close()
+database.close()
+"""
 MANY = (
     "CREATE TABLE x AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000)"
     " SELECT i, zeroblob(2000) AS b FROM n"
@@ -34,6 +41,10 @@ MANY = (
 def elsewhere(path: Path, *statements: str) -> None:
     """Work on the database in another process, through SQLite."""
     subprocess.run([sys.executable, "-c", ELSEWHERE, str(path), *statements], check=True, timeout=60)
+
+
+def restore(backup: Path, path: Path) -> None:
+    subprocess.run([sys.executable, "-c", RESTORE, str(backup), str(path)], check=True, timeout=60)
 
 
 async def write(store: Store, count: int = 1, size: int = 1) -> None:
@@ -136,6 +147,7 @@ async def test_a_file_that_is_overwritten(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
     monkeypatch.setattr(watch, "SETTLED_S", 0.0)
+    monkeypatch.setattr(watch, "_ASK_TIMES", 1)
     backup = tmp_path / "backup.db"
     async with open_store(backup, run_sync=inline) as store:
         await write(store, 3)
@@ -161,8 +173,9 @@ def test_a_change_without_sqlite_is_waited_for(path: Path) -> None:
     """Another program's checkpoint shows in SQLite's counters only at its end."""
     now = 0.0
     connection = connect(path, None)
-    connection.execute("CREATE TABLE x (y)")
-    looking = FileWatch(path, connection, monotonic=lambda: now)
+    connection.execute("CREATE TABLE x (y INTEGER PRIMARY KEY AUTOINCREMENT)")
+    slept: list[float] = []
+    looking = FileWatch(path, connection, monotonic=lambda: now, sleep=slept.append)
     os.utime(path)
     with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
         looking.check()
@@ -183,6 +196,15 @@ def test_a_change_without_sqlite_is_waited_for(path: Path) -> None:
     with pytest.raises(StoreReplaced, match="was overwritten"):
         looking.check()
     connection.close()
+
+
+@pytest.mark.slow
+async def test_a_database_that_is_set_back_through_sqlite(store: Store, path: Path, tmp_path: Path) -> None:
+    elsewhere(path, f"VACUUM INTO '{tmp_path / 'backup.db'}'")
+    await write(store)
+    restore(tmp_path / "backup.db", path)
+    with pytest.raises(StoreReplaced, match="was set back to an earlier state while the daemon ran"):
+        await write(store)
 
 
 @pytest.mark.parametrize("ending", ["-wal", "-shm"])

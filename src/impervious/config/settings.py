@@ -247,7 +247,7 @@ class LimitsConfig:
     idempotency_days: int = setting(whole(1, 3650, "days"), 7, "How long an Idempotency-Key is remembered.")
     events_days: int = setting(whole(0, 36_500, "days"), 0, "Older events are pruned. 0 keeps them.")
     events_mb: int = setting(
-        whole(0, unit="megabytes"), 0, "Beyond this size of the log the oldest events are pruned. 0 keeps them."
+        whole(0, unit="megabytes"), 1000, "Beyond this size of the log the oldest events are pruned. 0 keeps them."
     )
 
 

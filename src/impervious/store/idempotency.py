@@ -31,6 +31,20 @@ def remember(tx: Tx, service_type: ServiceType, key: str, request_sha256: bytes,
     )
 
 
-def forget(tx: Tx, *, days: int) -> None:
-    """Drop the keys that are older than `days`."""
-    tx.run("DELETE FROM idempotency WHERE at_ms < ?", tx.now_ms - days * DAY_MS)
+def forget(tx: Tx, *, days: int, limit: int | None = None) -> int:
+    """Drop the keys that are older than `days`, the oldest first.
+
+    Args:
+      tx: the transaction.
+      days: how long they are kept.
+      limit: at most that many. None: all.
+
+    Returns:
+      How many are gone.
+    """
+    return tx.run(
+        "DELETE FROM idempotency WHERE (service_type, key) IN"
+        " (SELECT service_type, key FROM idempotency WHERE at_ms < ? ORDER BY at_ms LIMIT ?)",
+        tx.now_ms - days * DAY_MS,
+        -1 if limit is None else limit,
+    )

@@ -16,6 +16,10 @@ _COLUMNS: Final = (
 )
 _ROW_OVERHEAD_BYTES: Final = 200
 """What a row takes besides its data, roughly: for retention by size."""
+STEP_EVENTS: Final = 500
+"""Events deleted in one step: a few milliseconds, in which no other write can go on."""
+STEP_BYTES: Final = 2 << 20
+"""Large events are many pages each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +32,24 @@ class Extent:
     """Everything up to here is gone; 0 if nothing is."""
     events: int
     data_bytes: int
+    """Of their data, secrets included."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What they take on the disk, roughly: what retention by size counts."""
+        return self.data_bytes + self.events * _ROW_OVERHEAD_BYTES
 
 
 def extent(tx: Tx) -> Extent:
-    """Measure the log."""
-    events, data_bytes = tx.one("SELECT count(*), coalesce(sum(length(data)), 0) FROM event") or (0, 0)
+    """Measure the log; as quick with a million events as with one."""
+    events, data_bytes = tx.one("SELECT coalesce(sum(events), 0), coalesce(sum(bytes), 0) FROM log_size") or (0, 0)
     return Extent(newest=newest(tx), pruned_through=pruned_through(tx), events=int(events), data_bytes=int(data_bytes))
+
+
+def by_service_type(tx: Tx) -> dict[str, int]:
+    """Count the events of each service, by what streams show as their service."""
+    rows = tx.all("SELECT service_type, events FROM log_size WHERE events > 0 ORDER BY service_type")
+    return {str(service_type): int(events) for service_type, events in rows}
 
 
 def newest(tx: Tx) -> int:
@@ -99,43 +115,91 @@ def advance_reader(tx: Tx, name: str, seq: int) -> None:
 
 
 def prune(
-    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] | None = None
+    tx: Tx,
+    *,
+    before_ms: int | None = None,
+    max_bytes: int | None = None,
+    readers: AbstractSet[str] | None = None,
+    limit: int | None = None,
 ) -> int:
     """Delete the oldest events, but none that a reader has still to read.
 
     Args:
       tx: the transaction.
-      before_ms: those written before this time.
-      max_bytes: the oldest beyond this size, newest first.
+      before_ms: those written before this time, up to the first that was not.
+      max_bytes: the oldest beyond this size (`Extent.kept_bytes`).
       readers: names of those that are waited for. None: everyone who ever read.
+      limit: at most that many, and not many more than STEP_BYTES of them. None: all.
 
     Returns:
       How many are gone.
     """
-    through = 0
-    if before_ms is not None:
-        through = tx.number("SELECT max(seq) FROM event WHERE written_at_ms < ?", before_ms)
-    if max_bytes is not None:
-        through = max(through, _last_beyond(tx, max_bytes))
-    positions = {str(name): int(seq) for name, seq in tx.all("SELECT name, seq FROM reader")}
-    through = min([through, *(seq for name, seq in positions.items() if readers is None or name in readers)])
-    removed = tx.run("DELETE FROM event WHERE seq <= ?", through)
-    if removed:
+    removed = 0
+    while limit is None or not removed:
+        last, count = _oldest_that_go(
+            tx, before_ms=before_ms, max_bytes=max_bytes, through=_read_through(tx, readers), limit=limit or STEP_EVENTS
+        )
+        if not count:
+            break
+        tx.run("DELETE FROM event WHERE seq <= ?", last)
         tx.run(
             "INSERT INTO counter VALUES ('pruned_through', ?)"
             " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-            through,
+            last,
         )
+        removed += count
     return removed
 
 
-def _last_beyond(tx: Tx, max_bytes: int) -> int:
-    return tx.number(
-        "SELECT max(seq) FROM (SELECT seq, sum(length(data) + ?) OVER (ORDER BY seq DESC) AS kept FROM event)"
-        " WHERE kept > ?",
-        _ROW_OVERHEAD_BYTES,
-        max_bytes,
+def prunable(
+    tx: Tx, *, before_ms: int | None = None, max_bytes: int | None = None, readers: AbstractSet[str] | None = None
+) -> int:
+    """Count what `prune` would delete, without writing; reads as many rows."""
+    if max_bytes is None and before_ms is None:
+        return 0
+    size, counted = extent(tx).kept_bytes, 0
+    limit_bytes = size if max_bytes is None else max_bytes
+    after, through = 0, _read_through(tx, readers)
+    while rows := _oldest(tx, after=after, through=through, limit=STEP_EVENTS):
+        for seq, written_at_ms, row_bytes in rows:
+            if size <= limit_bytes and (before_ms is None or written_at_ms >= before_ms):
+                return counted
+            size, counted, after = size - row_bytes, counted + 1, seq
+    return counted
+
+
+def _oldest_that_go(
+    tx: Tx, *, before_ms: int | None, max_bytes: int | None, through: int | None, limit: int
+) -> tuple[int, int]:
+    """Return the last `seq` of one step, and how many events that is."""
+    excess = 0 if max_bytes is None else extent(tx).kept_bytes - max_bytes
+    if excess <= 0 and before_ms is None:
+        return 0, 0
+    last, count, step_bytes = 0, 0, 0
+    for seq, written_at_ms, row_bytes in _oldest(tx, after=0, through=through, limit=limit):
+        is_old = before_ms is not None and written_at_ms < before_ms
+        if step_bytes >= STEP_BYTES or (step_bytes >= excess and not is_old):
+            break
+        last, count, step_bytes = seq, count + 1, step_bytes + row_bytes
+    return last, count
+
+
+def _oldest(tx: Tx, *, after: int, through: int | None, limit: int) -> list[tuple[int, int, int]]:
+    """Return `seq`, time and size of the oldest events, from the beginning of the table: none of them is skipped."""
+    rows = tx.all(
+        "SELECT seq, written_at_ms, length(data) + coalesce(length(secret), 0) FROM event"
+        " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        after,
+        2**63 - 1 if through is None else through,
+        limit,
     )
+    return [(int(seq), int(at_ms), int(size) + _ROW_OVERHEAD_BYTES) for seq, at_ms, size in rows]
+
+
+def _read_through(tx: Tx, readers: AbstractSet[str] | None) -> int | None:
+    """Return the `seq` up to which everybody who is waited for has read; None: nobody is."""
+    positions = {str(name): int(seq) for name, seq in tx.all("SELECT name, seq FROM reader")}
+    return min((seq for name, seq in positions.items() if readers is None or name in readers), default=None)
 
 
 def _event(row: Row) -> Event:

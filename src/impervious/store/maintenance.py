@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlcipher3 import dbapi2
 
@@ -19,6 +19,9 @@ from impervious.store.connection import connect, in_hands, locked, log_of, real_
 from impervious.store.transaction import Tx
 
 T = TypeVar("T")
+
+PAUSE_S: Final = 0.03
+"""Between two steps beside a daemon: SQLite lets whoever asks next write, and a daemon that waits asks every few ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +62,42 @@ def change(path: Path, password: str | None, work: Callable[[Tx], T], *, keep: b
       ConfigError, StoreError: as `look`; nothing was changed.
     """
     with _opened(path, password) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = work(_tx(connection))
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT" if keep else "ROLLBACK")
-        return result
+        return _transaction(connection, work, keep=keep)
+
+
+def change_in_steps(path: Path, password: str | None, step: Callable[[Tx], int]) -> int:
+    """Run `step` again and again, each time in a transaction of its own, until it returns 0; also beside a daemon.
+
+    Between two steps a daemon's writes have their turn; what is done so far stays done if one fails.
+
+    Args:
+      path: of the database.
+      password: SQLCipher's key.
+      step: may write, but no events; as little at a time as a daemon can wait for.
+
+    Returns:
+      The sum of what the steps returned.
+
+    Raises:
+      ConfigError, StoreError: as `look`.
+    """
+    pause_s, total = (PAUSE_S if is_served(path) else 0.0), 0
+    with _opened(path, password) as connection:
+        while done := _transaction(connection, step, keep=True):
+            total += done
+            time.sleep(pause_s)  # noqa: TID251 - no event loop runs here
+    return total
+
+
+def _transaction(connection: dbapi2.Connection, work: Callable[[Tx], T], *, keep: bool) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(_tx(connection))
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT" if keep else "ROLLBACK")
+    return result
 
 
 def shrink(path: Path, password: str | None) -> bool:

@@ -256,6 +256,30 @@ def finish(tx: Tx, message_id: MessageId, state: MessageState, outcome: str) -> 
     tx.run("UPDATE part SET state = 'dead' WHERE message_id = ? AND state = 'pending'", message_id.bytes)
 
 
+def forget_ended(tx: Tx, *, before_ms: int, parts: int) -> int:
+    """Drop messages that were accepted before a time and have ended, the oldest first.
+
+    Args:
+      tx: the transaction.
+      before_ms: in milliseconds since 1970.
+      parts: go with them, about that many at most.
+
+    Returns:
+      How many messages are gone.
+    """
+    gone = removed = 0
+    while removed < parts:
+        row = tx.one(
+            "SELECT id FROM outbound WHERE outcome IS NOT NULL AND accepted_at_ms < ? ORDER BY accepted_at_ms LIMIT 1",
+            before_ms,
+        )
+        if row is None:
+            break
+        removed += 1 + tx.run("DELETE FROM part WHERE message_id = ?", row[0])
+        gone += tx.run("DELETE FROM outbound WHERE id = ?", row[0])
+    return gone
+
+
 def add_void(tx: Tx, recipient: NodePubkey, order: int) -> None:
     """Note an order that the recipient would wait for in vain."""
     tx.run("INSERT OR IGNORE INTO outbound_void VALUES (?, ?)", recipient.raw, order)

@@ -237,7 +237,23 @@ CREATE TABLE history (
 INSERT INTO history VALUES (1, randomblob(16), 0, 0, 0);
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES, _HISTORY)
+_RETENTION: Final = """
+-- How large the log is, so that it is never counted. Added to by `Tx.emit`: a trigger there would hide a full disk, of
+-- which SQLite then undoes the statement only. Events may also be deleted by hand.
+CREATE TABLE log_size (service_type TEXT PRIMARY KEY, events INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO log_size
+  SELECT service_type, count(*), sum(length(data) + coalesce(length(secret), 0)) FROM event GROUP BY service_type;
+CREATE TRIGGER event_removed AFTER DELETE ON event BEGIN
+  UPDATE log_size SET events = events - 1, bytes = bytes - length(old.data) - coalesce(length(old.secret), 0)
+    WHERE service_type = old.service_type;
+END;
+
+-- What is forgotten in time is found by its time.
+CREATE INDEX outbound_ended ON outbound (accepted_at_ms) WHERE outcome IS NOT NULL;
+CREATE INDEX idempotency_at ON idempotency (at_ms);
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES, _HISTORY, _RETENTION)
 
 APPLICATION_ID: Final = 0x494D5056
 _FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_message", "outbound", "part"})

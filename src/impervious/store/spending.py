@@ -58,6 +58,15 @@ def settle(tx: Tx, identifier: MessageId, amount: Msat) -> None:
     tx.run("UPDATE spending SET msat = ? WHERE id = ?", amount, identifier.bytes)
 
 
+def forget(tx: Tx, *, before_ms: int, limit: int) -> int:
+    """Drop entries that no budget counts any more, at most `limit`; return how many."""
+    return tx.run(
+        "DELETE FROM spending WHERE id IN (SELECT id FROM spending WHERE at_ms < ? ORDER BY at_ms LIMIT ?)",
+        before_ms,
+        limit,
+    )
+
+
 def _check(tx: Tx, amount: Msat, daily_limit: Sat | None) -> None:
     if daily_limit is None or amount <= 0:  # what others paid for costs this node nothing
         return

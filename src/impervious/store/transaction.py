@@ -105,6 +105,12 @@ class Tx:
             event.secret,
             self.now_ms,
         )
+        self.run(
+            "INSERT INTO log_size VALUES (?, 1, ?)"
+            " ON CONFLICT (service_type) DO UPDATE SET events = events + 1, bytes = bytes + excluded.bytes",
+            event.service_type,
+            len(event.data) + len(event.secret or b""),
+        )
         written = event.at(seq)
         self.events.append(written)
         self.wake(log_topic(event.topic))

@@ -2,13 +2,16 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Final
 
-from impervious.store import idempotency, log, spending
+from impervious.store import idempotency, log, outbox, spending
 from impervious.store.transaction import Tx
 from impervious.units import Msat
 
 DAY_MS = 86_400_000
 MIB = 2**20
+_ROWS: Final = 500
+"""Rows of one table that go in one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +57,46 @@ class Summary:
     """How far each service has read the log."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step of forgetting did."""
+
+    events: int
+    """Events that went."""
+    more: bool
+    """Whether another step is worth its while now."""
+
+
 def tidy(tx: Tx, retention: Retention) -> int:
-    """Forget what is old enough; return how many events went."""
+    """Forget everything that is old enough, in this one transaction; return how many events went."""
+    events = 0
+    while True:
+        step = tidy_step(tx, retention)
+        events += step.events
+        if not step.more:
+            return events
+
+
+def tidy_step(tx: Tx, retention: Retention) -> Step:
+    """Forget some of what is old enough: as much as other writes can wait for (about 10 ms).
+
+    What makes a payment count once is never forgotten: `processed_invoice`, `seen_message` and the counters of order.
+    Quarantine and incomplete messages have bounds of their own.
+    """
+    forgotten = 0
     if retention.idempotency_days:
-        idempotency.forget(tx, days=retention.idempotency_days)
         ended_before_ms = tx.now_ms - retention.idempotency_days * DAY_MS
-        tx.run("DELETE FROM outbound WHERE outcome IS NOT NULL AND accepted_at_ms < ?", ended_before_ms)
-        tx.run("DELETE FROM spending WHERE at_ms < ?", min(ended_before_ms, tx.now_ms - spending.WINDOW_MS))
-    return log.prune(
+        forgotten += idempotency.forget(tx, days=retention.idempotency_days, limit=_ROWS)
+        forgotten += outbox.forget_ended(tx, before_ms=ended_before_ms, parts=_ROWS)
+        forgotten += spending.forget(tx, before_ms=min(ended_before_ms, tx.now_ms - spending.WINDOW_MS), limit=_ROWS)
+    events = log.prune(
         tx,
         before_ms=tx.now_ms - retention.events_days * DAY_MS if retention.events_days else None,
         max_bytes=retention.events_mb * MIB if retention.events_mb else None,
         readers=retention.readers,
+        limit=log.STEP_EVENTS,
     )
+    return Step(events=events, more=bool(forgotten or events))
 
 
 def summary(tx: Tx) -> Summary:
@@ -77,9 +107,9 @@ def summary(tx: Tx) -> Summary:
         oldest_seq=extent.pruned_through + 1 if extent.events else 0,
         newest_seq=extent.newest,
         data_bytes=extent.data_bytes,
-        oldest_at_ms=_time(tx, "SELECT written_at_ms FROM event ORDER BY seq LIMIT 1"),
-        newest_at_ms=_time(tx, "SELECT written_at_ms FROM event ORDER BY seq DESC LIMIT 1"),
-        by_type=_numbers(tx, "SELECT service_type, count(*) FROM event GROUP BY 1 ORDER BY 1"),
+        oldest_at_ms=_time(tx, "SELECT written_at_ms FROM event WHERE seq > 0 ORDER BY seq LIMIT 1"),
+        newest_at_ms=_time(tx, "SELECT written_at_ms FROM event WHERE seq > 0 ORDER BY seq DESC LIMIT 1"),
+        by_type=log.by_service_type(tx),
         unfinished_messages=tx.number("SELECT count(*) FROM outbound WHERE state IN ('accepted', 'sending')"),
         unfinished_since_ms=_time(
             tx, "SELECT accepted_at_ms FROM outbound WHERE state IN ('accepted', 'sending') ORDER BY number LIMIT 1"

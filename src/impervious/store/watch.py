@@ -24,6 +24,9 @@ _FRAME_BYTES: Final = 24 + 4096
 SETTLED_S: Final = 5.0
 """A change of the file that SQLite's counters do not show is another program's checkpoint, which shows at its end, or
 is no work of SQLite's at all; after so long without another change it is the latter."""
+_ASK_S: Final = 0.02
+_ASK_TIMES: Final = 50
+"""So long a write waits for the end of such a checkpoint, in the writer's thread, before it is refused."""
 ASIDE: Final = ".replaced"
 """Ends the name of a log whose database is gone: SQLite would fold it into whatever has the database's name."""
 
@@ -57,10 +60,16 @@ class FileWatch:
       real: the file, links followed.
       connection: an open connection to it. *Ownership:* stays with the caller.
       monotonic: a clock in seconds.
+      sleep: waits for seconds; in the writer's thread.
     """
 
     def __init__(
-        self, real: Path, connection: dbapi2.Connection, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        real: Path,
+        connection: dbapi2.Connection,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - in a thread
     ) -> None:
         self._real = real
         self._log = log_of(real)
@@ -68,6 +77,7 @@ class FileWatch:
         self._connection = connection
         self._file_id, self._log_id, self._shared_id = (_id(path) for path in (real, self._log, self._shared))
         self._monotonic = monotonic
+        self._sleep = sleep
         self._set_aside = False
         self._suspected: tuple[_Content | None, float] | None = None
         """A change that SQLite's counters do not show, and when it was first seen."""
@@ -79,6 +89,7 @@ class FileWatch:
         """Remember what the files look like after work of our own."""
         self._frames = Frames.of(self._connection)
         self._content = _content(self._real)
+        self._inserts = self._inserted()
         return self._frames
 
     def check(self) -> None:
@@ -120,8 +131,18 @@ class FileWatch:
 
     def _check_content(self) -> None:
         content, frames = _content(self._real), Frames.of(self._connection)
-        if content != self._content and frames == self._frames:
+        for _ in range(_ASK_TIMES):
+            if content == self._content or frames != self._frames:
+                break
+            self._sleep(_ASK_S)
+            content, frames = _content(self._real), Frames.of(self._connection)
+        else:
             self._suspect(content)
+        if frames != self._frames and self._inserted() < self._inserts:
+            self._give_up(
+                f"the database {self._real} was set back to an earlier state while the daemon ran: nothing more is"
+                " accepted. Stop the daemon before you restore a backup, and start it then"
+            )
         self._suspected = None
         log = _content(self._log)
         if log is not None and _id(self._log) == self._log_id and log.size < _log_bytes(frames):
@@ -129,7 +150,16 @@ class FileWatch:
                 f"{self._log} was cut short while the daemon ran, and what was accepted last may be gone: nothing more"
                 " is accepted. Stop the daemon, and put a backup there before you start it"
             )
-        self._content, self._frames = content, frames  # what another program did through SQLite
+        self._content, self._frames, self._inserts = (
+            content,
+            frames,
+            self._inserted(),
+        )  # what another program did through SQLite
+
+    def _inserted(self) -> int:
+        """Sum the numbers that were ever given to rows: it grows with every message, whichever way it goes."""
+        row = self._connection.execute("SELECT coalesce(sum(seq), 0) FROM sqlite_sequence").fetchone()
+        return int(row[0]) if row else 0
 
     def _suspect(self, content: "_Content | None") -> NoReturn:
         now = self._monotonic()

@@ -99,9 +99,13 @@ def test_prune(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_prune_as_the_daemon_would(database: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "prune", "--config", "c.yml"]) == 0  # it is far from the default
+    assert capsys.readouterr().out.startswith("0 events would go and 150 stay")
+    text = config.read_text()
+    config.write_text(text + "limits: {events_mb: 0}\n")
     assert main(["db", "prune", "--config", "c.yml"]) == 2
     assert "say what is to go" in capsys.readouterr().err
-    config.write_text(config.read_text() + "limits: {events_mb: 1}\n")
+    config.write_text(text + "limits: {events_mb: 1}\n")
     assert main(["db", "prune", "--config", "c.yml"]) == 0
     assert capsys.readouterr().out.startswith("48 events would go")
     assert main(["db", "prune", "--days", "-1", "--config", "c.yml"]) == 2

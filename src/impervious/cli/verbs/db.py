@@ -132,13 +132,24 @@ def _prune(found: Found, args: Namespace) -> None:
     if (days is not None and days < 0) or (mb is not None and mb < 0):
         raise UsageError("--days and --mb are 0 or more")
 
-    def forget(tx: Tx) -> tuple[int, int]:
-        before_ms = None if days is None else tx.now_ms - days * DAY_MS
-        removed = log.prune(tx, before_ms=before_ms, max_bytes=None if mb is None else mb * MIB)
-        return removed, log.extent(tx).events
+    max_bytes = None if mb is None else mb * MIB
 
-    removed, kept = maintenance.change(store.path, store.password, forget, keep=args.yes)
-    shrunk = bool(args.yes and removed) and maintenance.shrink(store.path, store.password)
+    def before_ms(tx: Tx) -> int | None:
+        return None if days is None else tx.now_ms - days * DAY_MS
+
+    def step(tx: Tx) -> int:
+        return log.prune(tx, before_ms=before_ms(tx), max_bytes=max_bytes, limit=log.STEP_EVENTS)
+
+    def count(tx: Tx) -> tuple[int, int]:
+        return log.prunable(tx, before_ms=before_ms(tx), max_bytes=max_bytes), log.extent(tx).events
+
+    if args.yes:
+        removed = maintenance.change_in_steps(store.path, store.password, step)
+        kept = maintenance.look(store.path, store.password, log.extent)[0].events
+        shrunk = bool(removed) and maintenance.shrink(store.path, store.password)
+    else:
+        removed, events = maintenance.look(store.path, store.password, count)[0]
+        kept, shrunk = events - removed, False
     if args.json:
         print(json.dumps({"removed": removed, "kept": kept, "done": args.yes, "shrunk": shrunk}))
     elif not args.yes:
