@@ -10,7 +10,7 @@ from tests.outbound.bench import ALICE, BOB, open_bench
 from trio.testing import MockClock
 
 from impervious.errors import DeliveryFailed, NodeRefused, NotFound, PaymentFailure
-from impervious.outbound import sender
+from impervious.outbound import Outbound, sender
 from impervious.outbound.places import MAX_IN_FLIGHT, MAX_SLOW_PER_PEER, SLOW_S
 
 
@@ -194,3 +194,23 @@ async def test_a_clock_that_is_set_gives_up_what_waits(tmp_path: Path, wall: Wal
             wall.offset_ms += 3_600_000
             with trio.fail_after(70):
                 assert (await bench.outcome(waiting[1]))["state"] == "failed"
+
+
+async def test_a_second_run_delivers_what_the_first_one_left(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    """Nothing of a run that has ended is left in the sender: no lane without tasks, no place that nobody gives back."""
+    async with open_bench(tmp_path, wall, in_flight_per_peer=2) as bench:
+        bench.node.settlement_s = 20
+        sent = [await bench.accept(b"x" * 2_000) for _ in range(3)]
+        outbound = Outbound(bench.node, bench.store, bench.hub, bench.policy, random=lambda: 0.5)
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await outbound.run()
+            sent.append(await bench.accept())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbound.run)
+            with trio.fail_after(600):
+                for each in sent:
+                    assert (await bench.outcome(each))["state"] == "delivered"
+            nursery.cancel_scope.cancel()

@@ -57,6 +57,7 @@ class Outbound:
         self.policy = policy
         self._random = random
         self._gate = gate or PaymentGate()
+        # Of the present `run`, and of no other: a lane whose tasks have ended would keep what is queued in it for ever.
         self._lanes: dict[NodePubkey, Lane] = {}
         self._deliveries: dict[MessageId, Delivery] = {}
         self._everywhere = Everywhere()
@@ -74,11 +75,16 @@ class Outbound:
         """
         self._local = await self._store.read(outbox.identity)
         last = 0
-        with self._hub.waiting_for("outbound") as wakes:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    last = await self._enqueue_new(last, nursery)
-                    await wakes.receive()
+        self._everywhere, self._lookups = Everywhere(), trio.CapacityLimiter(MAX_LOOKUPS)
+        try:
+            with self._hub.waiting_for("outbound") as wakes:
+                async with trio.open_nursery() as nursery:
+                    while True:
+                        last = await self._enqueue_new(last, nursery)
+                        await wakes.receive()
+        finally:
+            self._lanes.clear()
+            self._deliveries.clear()
         raise AssertionError("delivering never ends by itself")  # pragma: no cover
 
     async def _enqueue_new(self, last: int, nursery: trio.Nursery) -> int:
@@ -136,7 +142,7 @@ class Outbound:
         try:
             await delivery.run()
         finally:
-            del self._deliveries[ticket.id]
+            self._deliveries.pop(ticket.id, None)
         tools.lane.open -= 1
         if not delivery.resting:
             tools.lane.running -= 1
