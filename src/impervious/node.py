@@ -10,6 +10,7 @@ Errors, for every method that asks the node something:
 Cancellation: stops waiting, never what the node is doing. A payment goes on.
 """
 
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -29,11 +30,13 @@ from impervious.model import (
     NodePubkey,
     NodeStatus,
     Payment,
+    PaymentChannel,
     PaymentHash,
     PaymentPage,
     Preimage,
     Records,
     Route,
+    RouteHint,
     Verdict,
 )
 from impervious.units import Msat
@@ -68,9 +71,19 @@ class PaymentNode(Protocol):
         ...
 
     async def send_keysend(
-        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        preimage: Preimage,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        timeout_s: int,
+        hints: Sequence[RouteHint] = (),
     ) -> Payment:
         """Pay `dest` without an invoice and carry `records` in the last hop's onion, then wait for the end.
+
+        A node that knows a way and does not take it, because that failed a while ago, is made to try it once more.
 
         Args:
           dest: the receiving node.
@@ -79,6 +92,7 @@ class PaymentNode(Protocol):
           records: record type (>= 65536) -> value. The preimage's own record is added here.
           fee_limit: highest total routing fee in msat; 0 means routes without fees only.
           timeout_s: how long the node looks for ways; an HTLC in flight may take longer.
+          hints: ways to `dest` that the node's graph may not hold.
 
         Returns:
           The payment, SUCCEEDED or FAILED.
@@ -112,11 +126,31 @@ class PaymentNode(Protocol):
         """
         ...
 
-    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
-        """Ask for the best route that can carry `records` (the preimage's own record is added here).
+    async def find_route(
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        hints: Sequence[RouteHint] = (),
+    ) -> Route:
+        """Ask for the best route that can carry `records` (the preimage's own record is added here), whatever failed.
 
         Raises:
           NoRoute: there is none for that size, amount and fee.
+        """
+        ...
+
+    async def list_channels(self) -> Sequence[PaymentChannel]:
+        """Read the node's open payment channels, active or not."""
+        ...
+
+    def channel_news(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """Tell each time from now on that a payment channel of the node's becomes active.
+
+        Yields:
+          What to iterate over; it ends when the node ends it. It may raise, too.
         """
         ...
 

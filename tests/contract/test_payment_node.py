@@ -83,6 +83,62 @@ async def test_a_node_without_keysend_cannot_serve_and_says_why(stage: Stage) ->
     assert scope.cancelled_caught
 
 
+# --- channels ---
+
+
+async def test_its_channels_say_what_can_be_sent(stage: Stage) -> None:
+    await stage.alice.wait_ready()
+    [channel] = await stage.alice.list_channels()
+    assert (channel.peer, channel.active, channel.private) == (stage.lnd("bob").pubkey, True, False)
+    assert channel.spendable == channel.receivable == 490_000_000  # half of it each, and 1 % in reserve
+    bobs = await stage.node("bob").list_channels()
+    assert [each.private for each in bobs if each.peer == stage.lnd("erin").pubkey] == [True]
+    stage.lnd("bob").disconnect(stage.lnd("alice"))
+    assert [each.active for each in await stage.alice.list_channels()] == [False]
+
+
+async def test_a_channel_that_becomes_active_is_news(stage: Stage) -> None:
+    await stage.alice.wait_ready()
+    bob = stage.lnd("bob")
+    with trio.fail_after(10):
+        async with stage.alice.channel_news() as news:
+            await until(lambda: stage.lnd("alice").rpcs.channel_subscribers > 0)
+            for _ in range(2):
+                bob.disconnect(stage.lnd("alice"))
+                bob.connect(stage.lnd("alice"))
+                await anext(news)
+
+
+async def test_a_way_that_failed_a_moment_ago_is_tried_again(stage: Stage) -> None:
+    await stage.alice.wait_ready()
+    bob, carol = stage.lnd("bob"), stage.lnd("carol")
+    bob.disconnect(carol)
+    assert (await stage.pay(1)).status is PaymentStatus.FAILED
+    failed = await stage.pay(2)  # mission control would not even try; the way is tried once, and fails
+    assert (failed.status, failed.failure, failed.attempts) == (PaymentStatus.FAILED, PaymentFailure.ERROR, 1)
+    bob.connect(carol)
+    for number in (2, 3):  # the same payment, and another one
+        paid = await stage.pay(number)
+        assert (paid.status, paid.fee, paid.preimage) == (PaymentStatus.SUCCEEDED, 1000, preimage_of(number))
+    assert (await stage.alice.lookup_payment(preimage_of(2).payment_hash)).status is PaymentStatus.SUCCEEDED
+    with pytest.raises(AlreadyPaying):
+        await stage.pay(2)
+
+
+async def test_a_way_that_is_tried_again_keeps_to_the_limits(stage: Stage) -> None:
+    await stage.alice.wait_ready()
+    bob, carol = stage.lnd("bob"), stage.lnd("carol")
+    bob.disconnect(carol)
+    assert (await stage.pay(1)).status is PaymentStatus.FAILED
+    bob.connect(carol)
+    for change in ({"fee_limit": 999}, {"records": {400000: bytes(1155)}}):
+        failed = await stage.pay(2, **change)
+        assert (failed.failure, failed.attempts) == (PaymentFailure.NO_ROUTE, 0)
+    stage.lnd("carol").set_accepts_keysend(False)
+    refused = await stage.pay(3)
+    assert refused.failure is PaymentFailure.INCORRECT_PAYMENT_DETAILS
+
+
 # --- signatures ---
 
 
@@ -182,7 +238,10 @@ async def test_every_failure_is_told_as_it_is(reason: PaymentFailure, after_atte
     await stage.alice.wait_ready()
     stage.lnd("alice").fail_next_payment(reason, after_attempt=after_attempt)
     payment = await stage.pay()
-    assert (payment.status, payment.failure, payment.attempts) == (PaymentStatus.FAILED, reason, int(after_attempt))
+    if reason is PaymentFailure.NO_ROUTE and not after_attempt:
+        assert payment.status is PaymentStatus.SUCCEEDED  # there is one, and it was tried
+    else:
+        assert (payment.status, payment.failure, payment.attempts) == (PaymentStatus.FAILED, reason, int(after_attempt))
 
 
 async def test_a_failed_payment_can_be_sent_again_and_a_settled_one_cannot(stage: Stage) -> None:

@@ -17,6 +17,7 @@ from impervious.model import NodePubkey
 from impervious.pb.lnrpc import (
     Chain,
     ChannelBalanceRequest,
+    ChannelEventSubscription,
     CheckMacPermRequest,
     CheckMacPermResponse,
     Feature,
@@ -24,6 +25,7 @@ from impervious.pb.lnrpc import (
     GetInfoResponse,
     Invoice,
     InvoiceSubscription,
+    ListChannelsRequest,
     ListInvoiceRequest,
     ListPaymentsRequest,
     NodeInfoRequest,
@@ -37,7 +39,7 @@ from impervious.pb.lnrpc import (
     WalletBalanceRequest,
     WalletState,
 )
-from impervious.pb.routerrpc import SendPaymentRequest, TrackPaymentRequest
+from impervious.pb.routerrpc import SendPaymentRequest, SendToRouteRequest, TrackPaymentRequest
 from impervious.rpc import CallInfo, open_channel_over
 from impervious.rpc.message import Message
 from impervious.rpc.server_stream import ServerStream
@@ -88,8 +90,17 @@ _REQUESTS: Mapping[AnyRpc, type[Message]] = {
     rpcs.CHECK_MACAROON: CheckMacPermRequest,
     rpcs.SEND_PAYMENT: SendPaymentRequest,
     rpcs.TRACK_PAYMENT: TrackPaymentRequest,
+    rpcs.SEND_TO_ROUTE: SendToRouteRequest,
+    rpcs.LIST_CHANNELS: ListChannelsRequest,
+    rpcs.SUBSCRIBE_CHANNELS: ChannelEventSubscription,
 }
-_STREAMS = {rpcs.SUBSCRIBE_STATE, rpcs.SUBSCRIBE_INVOICES, rpcs.SEND_PAYMENT, rpcs.TRACK_PAYMENT}
+_STREAMS = {
+    rpcs.SUBSCRIBE_CHANNELS,
+    rpcs.SUBSCRIBE_STATE,
+    rpcs.SUBSCRIBE_INVOICES,
+    rpcs.SEND_PAYMENT,
+    rpcs.TRACK_PAYMENT,
+}
 
 
 def info(**changes: object) -> GetInfoResponse:

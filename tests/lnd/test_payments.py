@@ -38,6 +38,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 async def test_only_the_final_state_ends_the_wait(autojump_clock: object, send: Send) -> None:
     fake = FakeLnd()
     fake.answers[rpcs.SEND_PAYMENT] = says(IN_FLIGHT, DOOMED, FAILED)
+    fake.answers[rpcs.QUERY_ROUTES] = refuses("unable to find a path to destination")
     async with opened(fake) as node:
         await node.wait_ready()
         paid = await send(node)

@@ -36,5 +36,6 @@ def test_what_only_carries_messages_needs_neither_invoices_nor_balances() -> Non
     }
     assert {rpc.name for rpc in HERE.values()} - {rpc.name for rpc in LIGHTNING_NODE.rpcs} == {
         "SubscribeState",
-        "ListChannels",
+        *(rpc.name for rpc in LIGHTNING_NODE.useful),
     }
+    assert {rpc.name for rpc in LIGHTNING_NODE.useful} == {"ListChannels", "SubscribeChannelEvents", "SendToRouteV2"}

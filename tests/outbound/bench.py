@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from impervious.model import (
     Preimage,
     Records,
     Route,
+    RouteHint,
     ServiceType,
 )
 from impervious.outbound import Outbound, SendPolicy
@@ -87,7 +88,15 @@ class Payer(LoneNode):
         return await super().sign(text)
 
     async def send_keysend(
-        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        preimage: Preimage,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        timeout_s: int,
+        hints: Sequence[RouteHint] = (),
     ) -> Payment:
         found = preimage.payment_hash
         assert found not in self.settled, "this has been paid"
@@ -131,7 +140,15 @@ class Payer(LoneNode):
         await trio.sleep(end - trio.current_time())
         return self._end(payment_hash, self._amount(payment_hash), answer)
 
-    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
+    async def find_route(
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        hints: Sequence[RouteHint] = (),
+    ) -> Route:
         await trio.lowlevel.checkpoint()
         if not (self.reachable and self._fits(amount, {**records, PREIMAGE_RECORD: bytes(32)})):
             raise NoRoute("unable to find a path to destination")

@@ -214,3 +214,54 @@ async def test_a_second_run_delivers_what_the_first_one_left(
                 for each in sent:
                     assert (await bench.outcome(each))["state"] == "delivered"
             nursery.cancel_scope.cancel()
+
+
+# --- The end of trouble -----------------------------------------------------------------------------------------------
+
+
+async def test_one_payment_is_tried_often_and_wakes_the_others_when_it_arrives(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall) as bench:
+        bench.node.answers.extend([PaymentFailure.ERROR] * 10**6)
+        sent = [await bench.accept() for _ in range(40)]
+        async with bench.delivering():
+            await trio.sleep(115)
+            tried = len(bench.node.sent)
+            assert tried < 300
+            bench.node.answers.clear()  # two minutes
+            with trio.fail_after(4 + 1 + 2):
+                for each in sent:
+                    assert (await bench.outcome(each))["state"] == "delivered"
+            assert len(bench.node.sent) - tried == 40
+
+
+async def test_a_channel_that_becomes_active_ends_every_pause(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall) as bench:
+        bench.node.answers.extend([PaymentFailure.INSUFFICIENT_BALANCE] * 10**6)
+        sent = [await bench.accept(to=to) for to in (ALICE, BOB, BOB)]
+        async with bench.delivering():
+            await trio.sleep(1_000)
+            bench.node.answers.clear()
+            bench.node.activated.set()
+            with trio.fail_after(1):
+                for each in sent:
+                    assert (await bench.outcome(each))["state"] == "delivered"
+
+
+async def test_another_payment_is_tried_for_all_when_the_first_is_given_up(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, ttl_ms=100_000) as bench:
+        bench.node.answers.extend([PaymentFailure.ERROR] * 10**6)
+        first = await bench.accept()
+        async with bench.delivering():
+            await trio.sleep(50)
+            second = await bench.accept()
+            await bench.outcome(first)
+            await trio.sleep(20)
+            bench.node.answers.clear()
+            with trio.fail_after(5):
+                await bench.outcome(second)

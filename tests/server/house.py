@@ -32,11 +32,13 @@ from impervious.model import (
     NodeState,
     NodeStatus,
     Payment,
+    PaymentChannel,
     PaymentHash,
     PaymentPage,
     Preimage,
     Records,
     Route,
+    RouteHint,
     ServiceType,
     Verdict,
 )
@@ -63,12 +65,22 @@ NO_MONEY = "this node has no invoices and no payments"
 ANY_PORT = Address(host="127.0.0.1", port=0)
 
 
+def open_channel(spendable: int, *, active: bool = True, private: bool = False) -> PaymentChannel:
+    """A payment channel with so many msat to send."""
+    return PaymentChannel(
+        chan_id=1, peer=BOB, active=active, private=private, spendable=Msat(spendable), receivable=Msat(0)
+    )
+
+
 class LoneNode:
     """A Lightning node that is as ready as it is told, and pays nothing: nothing is sent in these tests."""
 
     def __init__(self) -> None:
         self.status = READY
         self.graph = {ME}
+        self.channels = [open_channel(10**12)]
+        self.activated = trio.Event()
+        """Set it when a channel becomes active."""
 
     async def wait_ready(self) -> NodeInfo:
         await trio.lowlevel.checkpoint()
@@ -95,15 +107,45 @@ class LoneNode:
         return Verdict(valid=signer in self.graph, pubkey=signer)
 
     async def send_keysend(
-        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        preimage: Preimage,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        timeout_s: int,
+        hints: Sequence[RouteHint] = (),
     ) -> Payment:
         raise NodeRefused(NO_MONEY)
 
     async def track(self, payment_hash: PaymentHash) -> Payment:
         raise NotImplementedError
 
-    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
+    async def find_route(
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        hints: Sequence[RouteHint] = (),
+    ) -> Route:
         raise NotImplementedError
+
+    async def list_channels(self) -> Sequence[PaymentChannel]:
+        await trio.lowlevel.checkpoint()
+        return self.channels
+
+    @asynccontextmanager
+    async def channel_news(self) -> AsyncIterator[AsyncIterator[None]]:
+        yield self._activations()
+
+    async def _activations(self) -> AsyncIterator[None]:
+        while True:
+            await self.activated.wait()
+            self.activated = trio.Event()
+            yield
 
     async def keysend_support(self, pubkey: NodePubkey) -> KeysendSupport:
         raise NotImplementedError

@@ -168,7 +168,9 @@ async def test_mission_control_refuses_without_an_attempt_until_it_is_reset(
         network.lnd("carol").lock(15)
         assert (await pay(alice, carol, 1)).failure is PaymentFailure.NO_ROUTE
         await trio.sleep(60)
-        refused = await pay(alice, carol, 2)
+        invoice = await alice.decode_invoice(network.lnd("carol").add_invoice(Msat(1000)).payment_request)
+        refused = await alice.pay_invoice(invoice, fee_limit=Msat(5000), timeout_s=60)
         assert (refused.failure, refused.attempts) == (PaymentFailure.NO_ROUTE, 0)
         network.lnd("alice").reset_mission_control()
-        assert (await pay(alice, carol, 3)).status is PaymentStatus.SUCCEEDED
+        paid = await alice.pay_invoice(invoice, fee_limit=Msat(5000), timeout_s=60)
+        assert paid.status is PaymentStatus.SUCCEEDED

@@ -11,11 +11,11 @@ import trio
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from impervious.errors import NodeMisconfigured, NodeUnavailable
+from impervious.errors import NodeMisconfigured, NodeRefused, NodeUnavailable
 from impervious.invoice_feed import FeedPace
 from impervious.lnd.connection import Connection, LndStream, call
 from impervious.lnd.faults import MacaroonRefused
-from impervious.lnd.rpcs import Response, Rpc
+from impervious.lnd.rpcs import AnyRpc, Response, Rpc
 from impervious.lnd.watch import Watch
 from impervious.model import NodeInfo, NodeState, NodeStatus
 from impervious.rpc.message import Message
@@ -31,6 +31,9 @@ class LndClient:
         self._watch = watch
         self.pace = FeedPace()
         """How often invoices are read."""
+        self._refused_by: Connection | None = None
+        self._refused: set[str] = set()
+        """Paths of what its macaroon does not allow."""
 
     # --- Readiness ----------------------------------------------------------------------------------------------------
 
@@ -105,6 +108,27 @@ class LndClient:
             host=connection.credentials.host,
             noticing=connection.noticing,
         )
+
+    @contextmanager
+    def _if_allowed(self, rpc: AnyRpc) -> Iterator[None]:
+        """Make a call that the macaroon need not allow: what LND refuses once is not asked again in a connection.
+
+        Raises:
+          NodeRefused: the macaroon does not allow it.
+        """
+        connection = self._ready()
+        if self._refused_by is not connection:
+            self._refused_by = connection
+            self._refused.clear()
+        if rpc.path in self._refused:
+            raise NodeRefused(f"the macaroon does not allow {rpc.name}")
+        try:
+            yield
+        except MacaroonRefused as error:
+            if not error.for_this_call:
+                raise
+            self._refused.add(rpc.path)
+            raise NodeRefused(f"the macaroon does not allow {rpc.name}") from error
 
     def _ready(self) -> Connection:
         self._watch.lifetime.require_open()

@@ -17,18 +17,24 @@ from impervious.model import (
     NodeInvoice,
     NodePubkey,
     Payment,
+    PaymentChannel,
     PaymentHash,
     PaymentPage,
     PaymentStatus,
     Preimage,
     Route,
+    RouteHint,
     Verdict,
 )
 from impervious.pb.lnrpc import (
     AddInvoiceResponse,
     Amount,
+    Channel,
     ChannelBalanceResponse,
+    FailureFailureCode,
     GetInfoResponse,
+    HtlcAttempt,
+    HtlcAttemptHtlcStatus,
     Invoice,
     InvoiceHtlcState,
     InvoiceInvoiceState,
@@ -39,8 +45,10 @@ from impervious.pb.lnrpc import (
     VerifyMessageResponse,
     WalletBalanceResponse,
 )
+from impervious.pb.lnrpc import HopHint as PbHopHint
 from impervious.pb.lnrpc import Payment as PbPayment
 from impervious.pb.lnrpc import Route as PbRoute
+from impervious.pb.lnrpc import RouteHint as PbRouteHint
 from impervious.units import Msat, Sat, msat
 from impervious.wire import zbase32
 
@@ -57,6 +65,11 @@ _FAILURES: Final = {
     PaymentFailureReason.FAILURE_REASON_INCORRECT_PAYMENT_DETAILS: PaymentFailure.INCORRECT_PAYMENT_DETAILS,
     PaymentFailureReason.FAILURE_REASON_INSUFFICIENT_BALANCE: PaymentFailure.INSUFFICIENT_BALANCE,
     PaymentFailureReason.FAILURE_REASON_CANCELED: PaymentFailure.CANCELED,
+}
+
+_ATTEMPTS: Final = {
+    HtlcAttemptHtlcStatus.SUCCEEDED: PaymentStatus.SUCCEEDED,
+    HtlcAttemptHtlcStatus.FAILED: PaymentStatus.FAILED,
 }
 
 _INVOICE_STATES: Final = {
@@ -128,6 +141,63 @@ def route(message: PbRoute) -> Route:
         fee=Msat(message.total_fees_msat),
         total_amount=Msat(message.total_amt_msat),
         height=message.total_time_lock,
+    )
+
+
+def attempt(message: HtlcAttempt, payment_hash: PaymentHash, amount: Msat) -> Payment:
+    """What one attempt over a given route has made of a payment."""
+    route, succeeded = message.route or PbRoute(), message.status is HtlcAttemptHtlcStatus.SUCCEEDED
+    with understood():
+        return Payment(
+            payment_hash=payment_hash,
+            status=_ATTEMPTS.get(message.status, PaymentStatus.IN_FLIGHT),
+            amount=amount,
+            fee=Msat(route.total_fees_msat if succeeded else 0),
+            attempts=1,
+            preimage=Preimage(message.preimage) if succeeded else None,
+            failure=_attempt_failure(message, route) if message.status is HtlcAttemptHtlcStatus.FAILED else None,
+            created_s=message.attempt_time_ns // 1_000_000_000,
+        )
+
+
+def _attempt_failure(message: HtlcAttempt, route: PbRoute) -> PaymentFailure:
+    """As lnd routing/result_interpretation.go: only the receiver's own word ends a payment."""
+    failure = message.failure
+    if failure is None or failure.failure_source_index != len(route.hops):
+        return PaymentFailure.ERROR
+    if failure.code is FailureFailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS:
+        return PaymentFailure.INCORRECT_PAYMENT_DETAILS
+    return PaymentFailure.ERROR
+
+
+def channel(message: Channel) -> PaymentChannel:
+    """An open payment channel."""
+    kept = message.local_constraints.chan_reserve_sat if message.local_constraints else 0
+    theirs = message.remote_constraints.chan_reserve_sat if message.remote_constraints else 0
+    with understood():
+        return PaymentChannel(
+            chan_id=message.chan_id,
+            peer=NodePubkey(bytes.fromhex(message.remote_pubkey)),
+            active=message.active,
+            private=message.private,
+            spendable=msat(Sat(max(0, message.local_balance - kept))),
+            receivable=msat(Sat(max(0, message.remote_balance - theirs))),
+        )
+
+
+def route_hint(hint: RouteHint) -> PbRouteHint:
+    """A way to a node, as LND takes it."""
+    return PbRouteHint(
+        hop_hints=[
+            PbHopHint(
+                node_id=hop.pubkey.hex,
+                chan_id=hop.chan_id,
+                fee_base_msat=hop.base_fee,
+                fee_proportional_millionths=hop.fee_ppm,
+                cltv_expiry_delta=hop.cltv_delta,
+            )
+            for hop in hint
+        ]
     )
 
 

@@ -1,8 +1,8 @@
 """`LndNode`: one LND as `node.LightningNode`, and as a Trio client for everything else LND can do (`client`)."""
 
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -11,22 +11,24 @@ from grpclib.const import Status
 
 from impervious.background import background
 from impervious.config import LndConfig
-from impervious.errors import AlreadyExists, InvalidArgument, NodeRefused, NoRoute, NotFound
+from impervious.errors import AlreadyExists, InvalidArgument, NodeRefused, NoRoute, NotFound, PaymentFailure
 from impervious.invoice_feed import settled_invoices
 from impervious.lnd import convert
-from impervious.lnd.connection import Connect, open_connection
+from impervious.lnd.connection import Connect, LndStream, open_connection
 from impervious.lnd.credentials import Credentials, read_credentials
 from impervious.lnd.faults import LndRefused
 from impervious.lnd.invoices import LndInvoices
-from impervious.lnd.payments import LndPayments
+from impervious.lnd.payments import LndPayments, features_beside, route_query
 from impervious.lnd.readiness import PAYMENT_NODE, Requirements
 from impervious.lnd.rpcs import (
     ADD_INVOICE,
     CHANNEL_BALANCE,
     DECODE_PAY_REQ,
     GET_NODE_INFO,
+    LIST_CHANNELS,
     QUERY_ROUTES,
     SIGN_MESSAGE,
+    SUBSCRIBE_CHANNELS,
     VERIFY_MESSAGE,
     WALLET_BALANCE,
 )
@@ -43,19 +45,23 @@ from impervious.model import (
     NodeInvoice,
     NodePubkey,
     Payment,
+    PaymentChannel,
     PaymentHash,
     Preimage,
     Records,
     Route,
+    RouteHint,
     Verdict,
 )
 from impervious.pb.lnrpc import (
     ChannelBalanceRequest,
-    FeeLimit,
+    ChannelEventSubscription,
+    ChannelEventUpdate,
+    ChannelEventUpdateUpdateType,
     Invoice,
+    ListChannelsRequest,
     NodeInfoRequest,
     PayReqString,
-    QueryRoutesRequest,
     SignMessageRequest,
     VerifyMessageRequest,
     WalletBalanceRequest,
@@ -88,19 +94,35 @@ class LndNode(LndPayments):
     # --- Payments -----------------------------------------------------------------------------------------------------
 
     async def send_keysend(
-        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        preimage: Preimage,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        timeout_s: int,
+        hints: Sequence[RouteHint] = (),
     ) -> Payment:
         """Pay `dest` without an invoice and carry `records` (`node.PaymentNode.send_keysend`)."""
+        all_records = {**records, PREIMAGE_RECORD: preimage.raw}
         request = SendPaymentRequest(
             dest=dest.raw,
             amt_msat=amount,
             payment_hash=preimage.payment_hash,
-            dest_custom_records={**records, PREIMAGE_RECORD: preimage.raw},
+            dest_custom_records=all_records,
+            route_hints=list(map(convert.route_hint, hints)),
+            dest_features=features_beside(hints),
             fee_limit_msat=fee_limit,  # unset is 0: routes without fees only
             timeout_seconds=timeout_s,  # unset is 60 s since lnd 0.19 and an error before
             max_parts=1,  # a keysend cannot be split: its preimage is in every part
         )
-        return await self._send(request, preimage.payment_hash)
+        payment = await self._send(request, preimage.payment_hash)
+        if payment.failure is PaymentFailure.NO_ROUTE and not payment.attempts:
+            # Mission control avoids for up to an hour what failed, also when it works again: the way is tried once.
+            query = route_query(dest, amount, all_records, fee_limit=fee_limit, hints=hints)
+            return await self._send_over_best_route(query, preimage.payment_hash) or payment
+        return payment
 
     async def pay_invoice(
         self, invoice: DecodedInvoice, *, fee_limit: Msat, timeout_s: int, amount: Msat = Msat(0)
@@ -117,19 +139,22 @@ class LndNode(LndPayments):
 
     # --- The graph ----------------------------------------------------------------------------------------------------
 
-    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
+    async def find_route(
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        hints: Sequence[RouteHint] = (),
+    ) -> Route:
         """Ask for the best route that can carry `records` and a preimage.
 
         Raises:
           NoRoute: there is none for that size, amount and fee; LND does not say which of them it is.
         """
-        request = QueryRoutesRequest(
-            pub_key=dest.hex,
-            amt_msat=amount,
-            fee_limit=FeeLimit(fixed_msat=fee_limit),  # unset is 5 % of the amount, or all of it when that is small
-            dest_custom_records={**records, PREIMAGE_RECORD: bytes(32)},  # LND measures them as it does for a payment
-            use_mission_control=True,  # as payments do: what failed lately is avoided
-        )
+        # LND measures the records as it does for a payment.
+        request = route_query(dest, amount, {**records, PREIMAGE_RECORD: bytes(32)}, fee_limit=fee_limit, hints=hints)
         try:
             answer = await self.call(QUERY_ROUTES, request)
         except LndRefused as error:
@@ -139,6 +164,20 @@ class LndNode(LndPayments):
         if not answer.routes:
             raise NoRoute("LND found no route")
         return convert.route(answer.routes[0])
+
+    async def list_channels(self) -> Sequence[PaymentChannel]:
+        """Read LND's open payment channels."""
+        with self._if_allowed(LIST_CHANNELS):
+            answer = await self.call(LIST_CHANNELS, ListChannelsRequest())
+        return list(map(convert.channel, answer.channels))
+
+    @asynccontextmanager
+    async def channel_news(self) -> AsyncIterator[AsyncIterator[None]]:
+        """Tell each time that a channel becomes active (`node.PaymentNode.channel_news`)."""
+        with self._if_allowed(SUBSCRIBE_CHANNELS):
+            async with self.stream(SUBSCRIBE_CHANNELS, ChannelEventSubscription()) as updates:
+                async with aclosing(_activations(updates)) as news:
+                    yield news
 
     async def keysend_support(self, pubkey: NodePubkey) -> KeysendSupport:
         """Look a node's feature bit 55 up in the graph."""
@@ -255,6 +294,12 @@ async def open_lnd(
             yield LndNode(watch)
         finally:
             watch.close()
+
+
+async def _activations(updates: LndStream[ChannelEventUpdate, ChannelEventUpdate]) -> AsyncGenerator[None, None]:
+    async for update in updates:
+        if update.type is ChannelEventUpdateUpdateType.ACTIVE_CHANNEL:
+            yield
 
 
 def _read(source: LndConfig | Credentials) -> Credentials:

@@ -3,23 +3,48 @@
 What an RPC leaves open when it fails is asked for with another one, so that no caller has to interpret LND's words.
 """
 
+import logging
+from collections.abc import Sequence
 from typing import Final
 
 from grpclib.const import Status
 
-from impervious.errors import AlreadyPaying, NodeUnavailable, PaymentNotFound
+from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, PaymentNotFound
 from impervious.lnd import convert
 from impervious.lnd.client import LndClient
 from impervious.lnd.connection import LndStream
 from impervious.lnd.faults import LndRefused
-from impervious.lnd.rpcs import LIST_PAYMENTS, SEND_PAYMENT, TRACK_PAYMENT, Rpc
-from impervious.model import Payment, PaymentHash, PaymentPage, PaymentStatus
-from impervious.pb.lnrpc import ListPaymentsRequest
+from impervious.lnd.rpcs import LIST_PAYMENTS, QUERY_ROUTES, SEND_PAYMENT, SEND_TO_ROUTE, TRACK_PAYMENT, Rpc
+from impervious.model import NodePubkey, Payment, PaymentHash, PaymentPage, PaymentStatus, Records, RouteHint
+from impervious.pb.lnrpc import FeatureBit, FeeLimit, ListPaymentsRequest, QueryRoutesRequest
 from impervious.pb.lnrpc import Payment as PbPayment
-from impervious.pb.routerrpc import SendPaymentRequest, TrackPaymentRequest
+from impervious.pb.routerrpc import SendPaymentRequest, SendToRouteRequest, TrackPaymentRequest
 from impervious.rpc.message import Message
+from impervious.units import Msat
+
+logger = logging.getLogger(__name__)
 
 _ENDED: Final = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.FAILED})
+
+
+def features_beside(hints: Sequence[RouteHint]) -> list[FeatureBit]:
+    """Say what a node behind hints understands: of a node that its graph does not hold, LND assumes not even TLV."""
+    return [FeatureBit.TLV_ONION_OPT] if hints else []
+
+
+def route_query(
+    dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat, hints: Sequence[RouteHint]
+) -> QueryRoutesRequest:
+    """Ask for the best route of a keysend, whatever failed lately: LND's mission control is for its own attempts."""
+    return QueryRoutesRequest(
+        pub_key=dest.hex,
+        amt_msat=amount,
+        fee_limit=FeeLimit(fixed_msat=fee_limit),  # unset is 5 % of the amount, or all of it when that is small
+        dest_custom_records=dict(records),
+        route_hints=list(map(convert.route_hint, hints)),
+        dest_features=features_beside(hints),
+        use_mission_control=False,
+    )
 
 
 class LndPayments(LndClient):
@@ -63,6 +88,46 @@ class LndPayments(LndClient):
             raise NodeUnavailable(f"{refusal}; and when asked what became of the payment: {error}") from error
         if payment.status is not PaymentStatus.FAILED:  # that would be an earlier attempt, with nothing in flight
             raise AlreadyPaying(f"{refusal}, but it has such a payment") from refusal
+
+    async def _send_over_best_route(self, query: QueryRoutesRequest, payment_hash: PaymentHash) -> Payment | None:
+        """Try the best route once, whatever failed before, after a payment that LND did not even try.
+
+        LND holds this hash to the same rule as in SendPaymentV2: only what is unknown or has failed is begun.
+
+        Args:
+          query: what to carry, and where to.
+          payment_hash: of the payment.
+
+        Returns:
+          None: it was not begun, as there is no route, or the macaroon does not allow it.
+
+        Raises:
+          AlreadyPaying: LND has a payment for this hash, in flight or settled.
+          NodeUnavailable: the outcome is unknown: `track` it.
+        """
+        try:
+            with self._if_allowed(SEND_TO_ROUTE):
+                found = await self.call(QUERY_ROUTES, query)
+                if not found.routes:
+                    return None
+                request = SendToRouteRequest(payment_hash=payment_hash, route=found.routes[0])
+                attempt = await self.call(SEND_TO_ROUTE, request)
+        except LndRefused as error:
+            if error.status is Status.ALREADY_EXISTS:
+                raise AlreadyPaying(str(error)) from error
+            if error.no_route:
+                return None
+            refusal = error
+        except NodeRefused as error:  # not allowed: before anything was begun
+            logger.debug("LND: %s", error)
+            return None
+        else:
+            payment = convert.attempt(attempt, payment_hash, Msat(query.amt_msat))
+            if payment.status is PaymentStatus.IN_FLIGHT:
+                raise NodeUnavailable("LND did not say how the payment ended: track it")
+            return payment
+        await self._see_nothing_begun(payment_hash, refusal)
+        return None
 
     async def track(self, payment_hash: PaymentHash) -> Payment:
         """Wait for the end of a payment that was sent earlier.

@@ -22,12 +22,15 @@ from impervious.lnd.rpcs import (
     DECODE_PAY_REQ,
     GET_INFO,
     GET_NODE_INFO,
+    LIST_CHANNELS,
     LIST_INVOICES,
     LIST_PAYMENTS,
     LOOKUP_INVOICE,
     QUERY_ROUTES,
     SEND_PAYMENT,
+    SEND_TO_ROUTE,
     SIGN_MESSAGE,
+    SUBSCRIBE_CHANNELS,
     SUBSCRIBE_INVOICES,
     TRACK_PAYMENT,
     VERIFY_MESSAGE,
@@ -50,6 +53,8 @@ class Requirements:
 
     rpcs: Sequence[AnyRpc] = (GET_INFO,)
     """What the macaroon must allow."""
+    useful: Sequence[AnyRpc] = ()
+    """What it works better with: a macaroon without them is good enough, and the command that bakes one names them."""
     keysend: bool = False
     """Whether it must accept keysends (feature bit 55)."""
     lowest_version: tuple[int, int] = (0, 0)
@@ -77,6 +82,7 @@ PAYMENT_NODE: Final = Requirements(
         SEND_PAYMENT,
         TRACK_PAYMENT,
     ),
+    useful=(LIST_CHANNELS, SUBSCRIBE_CHANNELS, SEND_TO_ROUTE),
     keysend=True,
     lowest_version=LOWEST_VERSION,
 )
@@ -91,6 +97,7 @@ LIGHTNING_NODE: Final = Requirements(
         CHANNEL_BALANCE,
         WALLET_BALANCE,
     ),
+    useful=PAYMENT_NODE.useful,
     keysend=True,
     lowest_version=LOWEST_VERSION,
 )
@@ -201,9 +208,10 @@ class Examiner:
         if not lacking:
             return ""
         names = ", ".join(rpc.name for rpc in lacking)
+        command = bake_command([*self._requirements.rpcs, *self._requirements.useful])
         return (
             f"the macaroon does not allow {names}: bake one that does with"
-            f" `{bake_command(self._requirements.rpcs)}` and set lightning.lnd_node.admin_macaroon to it"
+            f" `{command}` and set lightning.lnd_node.admin_macaroon to it"
         )
 
     def _keysend(self, info: NodeInfo) -> str:

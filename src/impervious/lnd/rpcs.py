@@ -10,8 +10,10 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from impervious.pb.lnrpc import (
     AddInvoiceResponse,
     ChannelBalanceResponse,
+    ChannelEventUpdate,
     CheckMacPermResponse,
     GetInfoResponse,
+    HtlcAttempt,
     Invoice,
     ListChannelsResponse,
     ListInvoiceResponse,
@@ -69,5 +71,7 @@ CHANNEL_BALANCE: Final = Rpc("/lnrpc.Lightning/ChannelBalance", ChannelBalanceRe
 WALLET_BALANCE: Final = Rpc("/lnrpc.Lightning/WalletBalance", WalletBalanceResponse, ("onchain", "read"))
 LIST_CHANNELS: Final = Rpc("/lnrpc.Lightning/ListChannels", ListChannelsResponse, ("offchain", "read"))
 CHECK_MACAROON: Final = Rpc("/lnrpc.Lightning/CheckMacaroonPermissions", CheckMacPermResponse, ("macaroon", "read"))
+SUBSCRIBE_CHANNELS: Final = Rpc("/lnrpc.Lightning/SubscribeChannelEvents", ChannelEventUpdate, ("offchain", "read"))
+SEND_TO_ROUTE: Final = Rpc("/routerrpc.Router/SendToRouteV2", HtlcAttempt, ("offchain", "write"))
 SEND_PAYMENT: Final = Rpc("/routerrpc.Router/SendPaymentV2", Payment, ("offchain", "write"))
 TRACK_PAYMENT: Final = Rpc("/routerrpc.Router/TrackPaymentV2", Payment, ("offchain", "read"))

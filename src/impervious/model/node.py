@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
 
 from impervious.errors import InvalidArgument, PaymentFailure
 from impervious.model.names import NodePubkey, PaymentHash, Preimage, Records
@@ -122,6 +122,38 @@ class Route:
     """Amount and fee."""
     height: int
     """Absolute time lock of the first hop, which sets the width of its encoding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HopHint:
+    """A payment channel towards a node that the graph need not hold (lnrpc.HopHint)."""
+
+    pubkey: NodePubkey
+    """Of the node that forwards over it."""
+    chan_id: int
+    base_fee: Msat
+    fee_ppm: int
+    cltv_delta: int
+
+
+RouteHint: TypeAlias = tuple[HopHint, ...]
+"""Channels one after the other; the last one ends at the receiver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentChannel:
+    """A payment channel of the node's own that is open (lnrpc.Channel)."""
+
+    chan_id: int
+    peer: NodePubkey
+    active: bool
+    """HTLCs can move over it now: its peer is connected."""
+    private: bool
+    """No other node's graph holds it."""
+    spendable: Msat
+    """Ours without the reserve: the most that can be sent over it."""
+    receivable: Msat
+    """The peer's without its reserve: the most that can come in over it."""
 
 
 class InvoiceState(Enum):

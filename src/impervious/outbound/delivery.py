@@ -47,7 +47,7 @@ from impervious.outbound.signing import Signer
 from impervious.outbound.tools import FIRST_RETRY_S, Tools
 from impervious.store import Tx, answers, outbox, spending
 from impervious.store.outbox import Stored
-from impervious.units import Msat
+from impervious.units import Msat, sat_charged
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,8 @@ class Delivery:
         resumed = self.stored.state is MessageState.SENDING
         if self.signer.recall() or await self._sign():
             if not resumed:
+                if not await self._can_afford():
+                    return
                 await self._fit_to_route(self._packing())
             await self._pay(self.parts, maybe_sent=resumed)
 
@@ -163,6 +165,50 @@ class Delivery:
 
     def _packing(self) -> Packing:
         return Packing(self.stored, self.signer.signed)
+
+    # --- Balance ------------------------------------------------------------------------------------------------------
+
+    async def _can_afford(self) -> bool:
+        """Wait until payment channels that are active can carry all parts; what is half sent cannot be taken back.
+
+        False: they never will, or time ran out first.
+        """
+        if len(self.parts) == 1:
+            return True  # the payment itself will say
+        amount = Msat(sum(part.amount for part in self.parts))
+        with self._while_it_can_arrive():
+            for delay_s in self.tools.delays():
+                lacks = await self._lacks_balance(amount)
+                if lacks is None:
+                    return True
+                await self._tell_retry(lacks, delay_s)
+                await self.tools.lane.sleep(delay_s)
+        self._give_up()
+        return False
+
+    async def _lacks_balance(self, amount: Msat) -> str | None:
+        """Say why so much cannot be sent now; the failure is set if all channels together do not have it."""
+        try:
+            channels = await self.tools.node.list_channels()
+        except (NodeUnavailable, NodeRefused):
+            return None  # the payments themselves will say
+        most = sum(channel.spendable for channel in channels)
+        if most < amount:
+            lacks = (
+                f"not enough outbound balance: {sat_charged(amount)} sat are to be sent, and the node's payment"
+                f" channels can send {most // 1000} (reserves considered)"
+            )
+            if self.stored.deadline_ms is not None:
+                self._fail(lacks, retryable=True)
+            return lacks
+        if sum(channel.spendable for channel in channels if channel.active) < amount:
+            return f"{sat_charged(amount)} sat are to be sent, and channel peers that have so much are offline"
+        return None
+
+    async def _unpaid(self) -> Msat:
+        """Sum what the parts carry that are neither paid nor in flight."""
+        pending = await self.tools.store.read(lambda tx: outbox.pending_amounts(tx, self.stored.message.id))
+        return Msat(sum(amount for payment_hash, amount in pending if payment_hash not in self._unended))
 
     # --- Size ---------------------------------------------------------------------------------------------------------
 
@@ -278,11 +324,12 @@ class Delivery:
                     return
                 if not verdict.slow:
                     places.give_back(part.payment_hash)
-                    await self._pause(verdict, next(delays))
+                    await self._pause(part, verdict, next(delays))
                 maybe_sent = verdict.maybe_sent
         finally:
             places.give_back(part.payment_hash)
             self._set_busy(part.payment_hash, False)
+            self.tools.lane.ended_with(part.payment_hash)
 
     async def _take_place(self, part: Part) -> bool:
         """Have a place for a part that is to be sent. False: the message cannot arrive any more."""
@@ -327,6 +374,7 @@ class Delivery:
         if payment.status is PaymentStatus.SUCCEEDED:
             await self._settle(part, payment)
             self._unended.discard(part.payment_hash)
+            self.tools.lane.arrived()
             return None
         self._unended.discard(part.payment_hash)
         return await self._judge(part, payment)
@@ -371,6 +419,8 @@ class Delivery:
             self._fail(f"{FAILURE_WORDS[reason]}, {KEYSEND_WORDS[support]}", retryable=support is KeysendSupport.YES)
             return None
         again = _Again(maybe_sent=False, reason=FAILURE_WORDS[reason])
+        if reason is PaymentFailure.INSUFFICIENT_BALANCE and (lacks := await self._lacks_balance(await self._unpaid())):
+            return None if self._failure else _Again(maybe_sent=False, reason=lacks)
         if reason is PaymentFailure.NO_ROUTE and payment.attempts == 0:
             return await self._judge_size(part, again)
         return again
@@ -404,17 +454,17 @@ class Delivery:
         except (NodeUnavailable, NodeRefused):
             return KeysendSupport.UNKNOWN
 
-    async def _pause(self, verdict: _Again, delay_s: float) -> None:
+    async def _pause(self, part: Part, verdict: _Again, delay_s: float) -> None:
         """Wait before the next attempt, but no longer than there is time, and until the node is back."""
-        if verdict.maybe_sent:
-            delay_s = min(delay_s, FIRST_RETRY_S)
+        lane = self.tools.lane
+        delay_s = min(delay_s, FIRST_RETRY_S) if verdict.maybe_sent else lane.retry_delay_s(part.payment_hash, delay_s)
         if verdict.reason:
             await self._tell_retry(verdict.reason, delay_s)
         if verdict.maybe_sent:
             await trio.sleep(delay_s)
             return
         with self._while_it_can_arrive():
-            await trio.sleep(delay_s)
+            await lane.sleep(delay_s)
             await self.tools.node.wait_ready()
 
     def _set_busy(self, what: bytes, busy: bool) -> None:

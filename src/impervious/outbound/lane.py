@@ -11,10 +11,14 @@ from typing import Final
 
 import trio
 
-from impervious.model import NodeStatus
+from impervious.model import NodeStatus, PaymentHash
 from impervious.outbound.places import Everywhere, Places
 from impervious.store.outbox import Ticket
 
+SCOUT_S: Final = 4.0
+"""What to wait at most between attempts of the payment that is tried for all: how late an end of trouble is found."""
+SCOUT_SHARE: Final = 30
+"""Of trouble that lasts, attempts are this share of its age apart instead: at 4 minutes 8 s, at half an hour 60 s."""
 _SPARE: Final = 64
 """Entries of the heap whose tickets have gone, beside as many as there are tickets, before it is made anew."""
 
@@ -33,6 +37,9 @@ class Lane:
         self._deadlines: list[tuple[int, int]] = []
         """(deadline_ms, number): a heap. Numbers that are not waiting any more are skipped."""
         self._news = trio.Event()
+        self._nudge = trio.Event()
+        self._scout: PaymentHash | None = None
+        self._failing_since_s = 0.0
 
     def why_not_sent(self, status: NodeStatus) -> str:
         """Say why a message of this lane was never handed to the node."""
@@ -80,6 +87,40 @@ class Lane:
         while self._deadlines and self._deadlines[0][1] not in self._waiting:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else None
+
+    def nudge(self) -> None:
+        """Have everything tried again at once that waits for its next attempt."""
+        self._nudge.set()
+        self._nudge = trio.Event()
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait before an attempt, until nudged."""
+        with trio.move_on_after(delay_s):
+            await self._nudge.wait()
+
+    def retry_delay_s(self, payment: PaymentHash, delay_s: float) -> float:
+        """Say how long a payment that failed waits: one of the lane is tried often, so that the others need not be.
+
+        Args:
+          payment: which failed.
+          delay_s: what its own back-off says.
+        """
+        if self._scout is None:
+            self._scout, self._failing_since_s = payment, trio.current_time()
+        if payment != self._scout:
+            return delay_s
+        return min(delay_s, max(SCOUT_S, (trio.current_time() - self._failing_since_s) / SCOUT_SHARE))
+
+    def arrived(self) -> None:
+        """Note that a payment arrived: so will others."""
+        if self._scout is not None:
+            self._scout = None
+            self.nudge()
+
+    def ended_with(self, payment: PaymentHash) -> None:
+        """Note that a payment is not tried again; if it was tried for the others, another one is."""
+        if payment == self._scout:
+            self.arrived()
 
     def wake(self) -> None:
         """Have the lane looked at again."""

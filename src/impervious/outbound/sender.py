@@ -12,7 +12,8 @@ from typing import Final, NoReturn
 
 import trio
 
-from impervious.errors import NotFound
+from impervious.backoff import delays_s
+from impervious.errors import NodeRefused, NodeUnavailable, NotFound
 from impervious.gate import PaymentGate
 from impervious.hub import Hub
 from impervious.model import MessageId, MessageReport, MessageState, NodePubkey
@@ -25,7 +26,7 @@ from impervious.outbound.places import Everywhere
 from impervious.outbound.progress import Progress
 from impervious.outbound.report import report
 from impervious.outbound.signing import Signer
-from impervious.outbound.tools import MAX_LOOKUPS, Tools
+from impervious.outbound.tools import FIRST_RETRY_S, LAST_RETRY_S, MAX_LOOKUPS, Tools
 from impervious.store import Store, Tx, outbox
 from impervious.store.outbox import Ticket
 from impervious.wire.envelope import MAX_VOID_ORDERS
@@ -79,6 +80,7 @@ class Outbound:
         try:
             with self._hub.waiting_for("outbound") as wakes:
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._hear_of_channels)
                     while True:
                         last = await self._enqueue_new(last, nursery)
                         await wakes.receive()
@@ -86,6 +88,30 @@ class Outbound:
             self._lanes.clear()
             self._deliveries.clear()
         raise AssertionError("delivering never ends by itself")  # pragma: no cover
+
+    async def _hear_of_channels(self) -> NoReturn:
+        """Have everything tried again that waits whenever a payment channel becomes active, or the node comes back."""
+        told = ""
+        while True:
+            for delay_s in delays_s(first_s=FIRST_RETRY_S, cap_s=LAST_RETRY_S, random=self._random):
+                await self._node.wait_ready()
+                try:
+                    async with self._node.channel_news() as news:
+                        self._nudge()  # what became active before this was not told
+                        async for _ in news:
+                            self._nudge()
+                    break
+                except (NodeUnavailable, NodeRefused) as error:
+                    if str(error) != told:
+                        logger.info("payment channels that become active are not heard of now: %s", error)
+                    told = str(error)
+                await trio.sleep(delay_s)
+            await trio.sleep(FIRST_RETRY_S)
+        raise AssertionError("it is heard for ever")  # pragma: no cover
+
+    def _nudge(self) -> None:
+        for lane in self._lanes.values():
+            lane.nudge()
 
     async def _enqueue_new(self, last: int, nursery: trio.Nursery) -> int:
         while True:

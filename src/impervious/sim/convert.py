@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from grpclib.const import Status
 
-from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, PaymentNotFound
-from impervious.model import InvoiceHtlc, NodeInvoice, Payment, PaymentStatus
+from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, PaymentFailure, PaymentNotFound
+from impervious.model import InvoiceHtlc, NodeInvoice, NodePubkey, Payment, PaymentChannel, PaymentStatus, RouteHint
+from impervious.sim.engine import route as engine
 from impervious.sim.engine.answers import NOT_YET, LndError
+from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.invoices import Invoice
-from impervious.sim.engine.payments import SimPayment, Stage
+from impervious.sim.engine.payments import Attempt, FailureCode, SimPayment, Stage
+from impervious.units import Msat
 
 _STATUSES: Final = {
     Stage.INITIATED: PaymentStatus.IN_FLIGHT,
@@ -47,6 +51,44 @@ def payment(row: SimPayment) -> Payment:
         failure=row.failure,
         created_s=int(row.created_s),
         payment_request=row.order.payment_request,
+    )
+
+
+def attempt(row: SimPayment, tried: Attempt) -> Payment:
+    """A payment after one attempt over a given route."""
+    failure = None
+    if tried.failure is not None:
+        receiver = tried.failure.source_index == len(tried.path.hops)
+        unknown = tried.failure.code is FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+        failure = PaymentFailure.INCORRECT_PAYMENT_DETAILS if receiver and unknown else PaymentFailure.ERROR
+    status = PaymentStatus.SUCCEEDED if failure is None else PaymentStatus.FAILED
+    return replace(payment(row), status=status, attempts=1, failure=failure)
+
+
+def channel(row: Channel, name: str, peer: NodePubkey, *, active: bool) -> PaymentChannel:
+    """An open payment channel, as the node of that name sees it."""
+    side = row.side(name)
+    return PaymentChannel(
+        chan_id=row.chan_id,
+        peer=peer,
+        active=active,
+        private=row.private,
+        spendable=Msat(max(0, row.balances[side] - row.reserve)),
+        receivable=Msat(max(0, row.balances[1 - side] - row.reserve)),
+    )
+
+
+def route_hint(hint: RouteHint) -> engine.RouteHint:
+    """A way to a node, as the engine takes it."""
+    return tuple(
+        engine.HopHint(
+            pubkey=hop.pubkey.raw,
+            chan_id=hop.chan_id,
+            base_fee=hop.base_fee,
+            fee_ppm=hop.fee_ppm,
+            cltv_delta=hop.cltv_delta,
+        )
+        for hop in hint
     )
 
 

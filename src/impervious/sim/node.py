@@ -3,8 +3,8 @@
 What it makes of LND's answers is what `lnd.LndNode` makes of them: one suite in tests/contract holds both to it.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import trio
@@ -18,6 +18,7 @@ from impervious.errors import (
     NodeUnavailable,
     NoRoute,
     NotFound,
+    PaymentFailure,
     PaymentNotFound,
 )
 from impervious.invoice_feed import FeedPace, settled_invoices
@@ -36,18 +37,21 @@ from impervious.model import (
     NodeState,
     NodeStatus,
     Payment,
+    PaymentChannel,
     PaymentHash,
     PaymentPage,
     PaymentStatus,
     Preimage,
     Records,
     Route,
+    RouteHint,
     Verdict,
 )
 from impervious.sim import convert
 from impervious.sim.convert import translated
 from impervious.sim.engine.answers import HASH_TAKEN, NO_BALANCE, NO_PATH, LndError, WalletState
 from impervious.sim.engine.payments import Order, SimPayment
+from impervious.sim.engine.world import ChannelChanged
 from impervious.sim.invoices import SimInvoices
 from impervious.sim.lnd import SimLnd
 from impervious.sim.rpcs import NETWORK, VERSION
@@ -132,7 +136,15 @@ class SimNode:
             return Verdict(valid=valid, pubkey=pubkey)
 
     async def send_keysend(
-        self, dest: NodePubkey, amount: Msat, preimage: Preimage, records: Records, *, fee_limit: Msat, timeout_s: int
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        preimage: Preimage,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        timeout_s: int,
+        hints: Sequence[RouteHint] = (),
     ) -> Payment:
         """Pay without an invoice, and wait for the end."""
         order = Order(
@@ -142,8 +154,24 @@ class SimNode:
             records={**records, keysend.PREIMAGE_RECORD: preimage.raw},
             fee_limit=fee_limit,
             timeout_s=timeout_s,
+            hints=tuple(map(convert.route_hint, hints)),
         )
-        return await self._send(order)
+        payment = await self._send(order)
+        if payment.failure is PaymentFailure.NO_ROUTE and not payment.attempts:
+            return await self._send_over_best_route(order) or payment
+        return payment
+
+    async def _send_over_best_route(self, order: Order) -> Payment | None:
+        """Try the best route once, whatever failed before; None: there is none."""
+        with self._asking():
+            try:
+                path = await self._rpcs.query_routes(order)
+            except LndError as error:
+                if error.text not in (NO_BALANCE, NO_PATH):
+                    raise
+                return None
+            payment, attempt = await self._rpcs.send_to_route(order, path)
+        return convert.attempt(payment, attempt)
 
     async def _send(self, order: Order) -> Payment:
         with self._asking():
@@ -156,7 +184,15 @@ class SimNode:
             async with self._rpcs.track_payment(payment_hash) as updates:
                 return await _end(updates)
 
-    async def find_route(self, dest: NodePubkey, amount: Msat, records: Records, *, fee_limit: Msat) -> Route:
+    async def find_route(
+        self,
+        dest: NodePubkey,
+        amount: Msat,
+        records: Records,
+        *,
+        fee_limit: Msat,
+        hints: Sequence[RouteHint] = (),
+    ) -> Route:
         """Ask for the best route that can carry `records`."""
         order = Order(
             dest=dest.raw,
@@ -164,15 +200,31 @@ class SimNode:
             payment_hash=bytes(32),
             records={**records, keysend.PREIMAGE_RECORD: bytes(32)},
             fee_limit=fee_limit,
+            hints=tuple(map(convert.route_hint, hints)),
         )
         with self._asking():
             try:
-                path = await self._rpcs.query_routes(order, mission_control=True)
+                path = await self._rpcs.query_routes(order)
             except LndError as error:
                 if error.text not in (NO_BALANCE, NO_PATH):
                     raise
                 raise NoRoute("no route can carry this: too large, too dear, or the node cannot be reached") from error
         return Route(hops=len(path.hops), fee=path.fee, total_amount=path.total, height=path.time_lock)
+
+    async def list_channels(self) -> Sequence[PaymentChannel]:
+        """Read the node's open payment channels."""
+        with self._asking():
+            channels = await self._rpcs.list_channels()
+        name = self._lnd.name
+        return [convert.channel(row, name, self._lnd.peer_pubkey(row), active=active) for row, active in channels]
+
+    @asynccontextmanager
+    async def channel_news(self) -> AsyncIterator[AsyncIterator[None]]:
+        """Tell each time that a channel becomes active."""
+        with self._asking():
+            async with self._rpcs.subscribe_channel_events() as changes:
+                async with aclosing(_activations(changes)) as news:
+                    yield news
 
     async def keysend_support(self, pubkey: NodePubkey) -> KeysendSupport:
         """Look a node's feature bit 55 up in the graph."""
@@ -299,6 +351,12 @@ class SimNode:
         if not (status := self.status).ready:
             raise NodeUnavailable(status.reason)
         with translated():
+            yield
+
+
+async def _activations(changes: LiveStream[ChannelChanged]) -> AsyncGenerator[None, None]:
+    async for change in changes:
+        if change.active:
             yield
 
 

@@ -220,6 +220,16 @@ def pending_parts(tx: Tx, message_id: MessageId) -> int:
     return tx.number("SELECT count(*) FROM part WHERE message_id = ? AND state = 'pending'", message_id.bytes)
 
 
+def pending_amounts(tx: Tx, message_id: MessageId) -> list[tuple[PaymentHash, Msat]]:
+    """Return what each part carries that is still to be paid."""
+    return [
+        (PaymentHash(row[0]), Msat(row[1]))
+        for row in tx.all(
+            "SELECT payment_hash, amount_msat FROM part WHERE message_id = ? AND state = 'pending'", message_id.bytes
+        )
+    ]
+
+
 def ranges(tx: Tx, message_id: MessageId) -> int:
     """Count the ranges that a message was cut into, those of smaller parts and not of what they replaced."""
     # A part that was replaced begins where the first of the smaller ones does.

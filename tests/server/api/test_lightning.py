@@ -195,6 +195,7 @@ async def test_lists_and_balance(shop: Shop, autojump_clock: MockClock) -> None:
     assert (failed["status"], failed["failure"], failed["preimage"]) == ("failed", "no_route", "")
     balance = (await shop.call("balance", method="GET")).json
     assert (balance["localMsat"], balance["remoteMsat"]) == ("500005000", "499995000")
+    assert (balance["spendableMsat"], balance["receivableMsat"]) == ("490005000", "489995000")
 
 
 # --- Bad input: a clear error, and no effect --------------------------------------------------------------------------

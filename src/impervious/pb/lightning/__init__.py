@@ -90,6 +90,17 @@ class BalanceResponse(betterproto2.Message):
     On its way there, in satoshis.
     """
 
+    spendable_msat: "int | None" = betterproto2.field(100, betterproto2.TYPE_INT64, optional=True)
+    """
+    What can be sent now: over channels whose peers are connected, without the reserves. Fees, and what the route can
+    carry, make it less. Absent if the macaroon does not allow ListChannels.
+    """
+
+    receivable_msat: "int | None" = betterproto2.field(101, betterproto2.TYPE_INT64, optional=True)
+    """
+    What can come in now, likewise.
+    """
+
 
 default_message_pool.register_message("lightning", "BalanceResponse", BalanceResponse)
 

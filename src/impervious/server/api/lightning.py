@@ -252,6 +252,8 @@ def _records(invoice: NodeInvoice) -> list[pb.TlvRecord]:
 async def balance(service: LightningService, _request: pb.BalanceRequest, _: CallContext) -> pb.BalanceResponse:
     """Say what the node has."""
     found = await service.balance()
+    channels = await service.channels()
+    active = None if channels is None else [channel for channel in channels if channel.active]
     return pb.BalanceResponse(
         local_msat=found.local,
         remote_msat=found.remote,
@@ -260,4 +262,6 @@ async def balance(service: LightningService, _request: pb.BalanceRequest, _: Cal
         opening_local_msat=found.opening_local,
         confirmed_sat=sat_credited(found.confirmed),
         unconfirmed_sat=sat_credited(found.unconfirmed),
+        spendable_msat=None if active is None else sum(channel.spendable for channel in active),
+        receivable_msat=None if active is None else sum(channel.receivable for channel in active),
     )

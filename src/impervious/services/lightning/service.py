@@ -5,7 +5,7 @@ Lightning node is the only truth about invoices and payments, nothing of them is
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from impervious.model import (
     KeysendSupport,
     NodePubkey,
     Payment,
+    PaymentChannel,
     PaymentPage,
     PaymentStatus,
     Preimage,
@@ -339,6 +340,19 @@ class LightningService(RunningService[Payer]):
         """
         self._require()
         return await self.context.node.balance()
+
+    async def channels(self) -> Sequence[PaymentChannel] | None:
+        """Read the node's open payment channels; None: the macaroon does not allow it.
+
+        Raises:
+          NodeUnavailable: the Lightning node cannot serve now; says why.
+        """
+        self.context.require_node()
+        try:
+            return await self.context.node.list_channels()
+        except (NodeUnavailable, NodeRefused):
+            self.context.require_node()
+            return None
 
     def _require(self) -> None:
         self.context.config.require_active()
