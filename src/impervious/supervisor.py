@@ -29,7 +29,7 @@ from impervious.inbound.reader import InboundPolicy
 from impervious.lifetime import Lifetime
 from impervious.model import NodeInfo, NodePubkey, NodeState, NodeStatus, RecordType, ServiceType
 from impervious.node import LightningNode
-from impervious.outbound import Outbound, SendPolicy
+from impervious.outbound import Outbound, SendPolicy, debts
 from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import Service
 from impervious.service.discovery import find_services, with_entries
@@ -57,6 +57,7 @@ TIDY_EVERY_S: Final = 300.0
 """A flood must not outgrow `limits.events_mb` for long; with nothing to do it takes a millisecond."""
 TIDY_STEP_S: Final = 0.02
 """Between two steps: twice as long as one takes, so that what calls and payments write comes first."""
+DEBTS_EVERY_S: Final = 600.0
 LOW_DISK_BYTES: Final = 32 << 20
 """Below this the disk counts as full: a few of the largest messages and the database's own log need it."""
 
@@ -240,6 +241,7 @@ async def open_node(
                 work.start_soon(keeper.run)
                 work.start_soon(_identify, lightning, store, keeper, gate, identified)
                 work.start_soon(_after, identified, outbound.run)
+                work.start_soon(_after, identified, partial(_keep_paying_debts, store, outbound.policy))
                 work.start_soon(_keep_tidy, store, hosted, clock, retention(config, hosted))
                 work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
                 await work.start(hosted.run)
@@ -337,6 +339,26 @@ async def _keep_tidy(store: Store, services: Services, clock: NodeClock, kept: R
         if removed:
             logger.info("%d old events were pruned", removed)
         await trio.sleep(TIDY_EVERY_S)
+
+
+async def _keep_paying_debts(store: Store, policy: SendPolicy) -> NoReturn:
+    """Take up debts that could not be delivered: all of them now, since a start mends most, then each at its time."""
+    begun = False
+
+    def take_up(tx: Tx) -> int:
+        if not begun:
+            outbox.hasten_debts(tx)
+        return debts.take_up(tx, policy)
+
+    while True:
+        taken = 0
+        try:
+            taken = await store.write(take_up)
+        except StoreFull as error:
+            logger.warning("debts wait: %s", error)
+        else:
+            begun = True
+        await trio.sleep(0 if taken == debts.AT_A_TIME else DEBTS_EVERY_S)
 
 
 async def _after(ready: trio.Event, run: Callable[[], Awaitable[object]]) -> None:

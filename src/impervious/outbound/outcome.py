@@ -1,14 +1,18 @@
 """How a message ended: the words, the event, and what a waiting caller gets."""
 
 import json
+import logging
 from dataclasses import dataclass
 
 from impervious.errors import DeliveryFailed, PaymentFailure
 from impervious.model import STATUS, EventKind, KeysendSupport, MessageState, NewEvent, NodePubkey, ServiceType
 from impervious.outbound.accept import beyond
-from impervious.store import Tx, answers, outbox, spending
+from impervious.outbound.debts import next_try_ms
+from impervious.store import Tx, answers, inbox, outbox, spending
 from impervious.store.outbox import Stored
 from impervious.units import Msat, sat_charged
+
+logger = logging.getLogger(__name__)
 
 FAILURE_WORDS = {
     PaymentFailure.TIMEOUT: "no route worked before the payment timed out",
@@ -46,6 +50,8 @@ class Outcome:
     """What the recipient got."""
     fee: Msat
     failure: Failure | None = None
+    next_try_ms: int | None = None
+    """When a debt that failed is tried again, in milliseconds since 1970; None: it is no debt, or is not."""
 
     def to_json(self) -> str:
         """Write the event's data."""
@@ -59,16 +65,15 @@ class Outcome:
                     "parts": self.parts,
                 }
             )
-        return json.dumps(
-            {
-                "state": self.state.value,
-                "service": self.service_type,
-                "reason": self.failure.reason,
-                "retryable": self.failure.retryable,
-                "parts_settled": self.parts,
-                "amount_spent_sat": sat_charged(Msat(self.amount + self.fee)),
-            }
-        )
+        shape = {
+            "state": self.state.value,
+            "service": self.service_type,
+            "reason": self.failure.reason,
+            "retryable": self.failure.retryable,
+            "parts_settled": self.parts,
+            "amount_spent_sat": sat_charged(Msat(self.amount + self.fee)),
+        }
+        return json.dumps(shape if self.next_try_ms is None else {**shape, "next_try_ms": self.next_try_ms})
 
 
 def given_up(ttl_s: int, last: str) -> str:
@@ -103,6 +108,7 @@ def conclude(tx: Tx, stored: Stored, local: NodePubkey | None, failure: Failure 
     message = stored.message
     totals = outbox.totals(tx, message.id)
     state = MessageState.FAILED if failure else MessageState.DELIVERED
+    is_debt = failure is not None and stored.deadline_ms is None
     outcome = Outcome(
         state=state,
         service_type=message.service_type,
@@ -110,8 +116,14 @@ def conclude(tx: Tx, stored: Stored, local: NodePubkey | None, failure: Failure 
         amount=totals.amount,
         fee=totals.fee,
         failure=failure,
-    ).to_json()
-    outbox.finish(tx, message.id, state, outcome)
+        next_try_ms=next_try_ms(tx, outbox.tries(tx, message.id)) if is_debt and not totals.settled_parts else None,
+    )
+    if outcome.next_try_ms is None:
+        outbox.finish(tx, message.id, state, outcome.to_json())
+    else:
+        outbox.keep_debt(tx, message.id, outcome.to_json(), retry_ms=outcome.next_try_ms)
+    if failure is not None and is_debt:
+        _tell_of_debt(tx, stored, failure, outcome.next_try_ms)
     spent = beyond(Msat(totals.amount + totals.fee), stored.received)
     spending.settle(tx, message.id, spent)
     answers.settle(tx, message.id, spent)
@@ -125,10 +137,25 @@ def conclude(tx: Tx, stored: Stored, local: NodePubkey | None, failure: Failure 
             sender=local,
             service_type=STATUS,
             topic=message.service_type,
-            data=outcome.encode(),
+            data=outcome.to_json().encode(),
             amount=Msat(0),
             sent_at_ms=tx.now_ms,
             verified=True,
         )
     )
     tx.wake(f"outcome {message.id}")
+
+
+def _tell_of_debt(tx: Tx, stored: Stored, failure: Failure, next_try_ms: int | None) -> None:
+    """Have the operator know of money that is another's and cannot be sent."""
+    again = "its rest is not sent" if next_try_ms is None else "it is tried again, at every start and in between"
+    logger.error(
+        "%s owes %s a message of %d msat (id %s) that cannot be delivered: %s; %s",
+        stored.message.service_type,
+        stored.message.recipient,
+        stored.message.amount,
+        stored.message.id,
+        failure.reason,
+        again,
+    )
+    inbox.count(tx, "undelivered_debts")

@@ -280,7 +280,8 @@ def forget_ended(tx: Tx, *, before_ms: int, parts: int) -> int:
     gone = removed = 0
     while removed < parts:
         row = tx.one(
-            "SELECT id FROM outbound WHERE outcome IS NOT NULL AND accepted_at_ms < ? ORDER BY accepted_at_ms LIMIT 1",
+            "SELECT id FROM outbound WHERE outcome IS NOT NULL AND retry_ms IS NULL AND accepted_at_ms < ?"
+            " ORDER BY accepted_at_ms LIMIT 1",
             before_ms,
         )
         if row is None:
@@ -288,6 +289,77 @@ def forget_ended(tx: Tx, *, before_ms: int, parts: int) -> int:
         removed += 1 + tx.run("DELETE FROM part WHERE message_id = ?", row[0])
         gone += tx.run("DELETE FROM outbound WHERE id = ?", row[0])
     return gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debt:
+    """A debt that could not be delivered."""
+
+    id: MessageId
+    recipient: NodePubkey
+    payload_bytes: int
+    amount: Msat
+    received: Msat
+
+
+def tries(tx: Tx, message_id: MessageId) -> int:
+    """Say how often a debt was tried in vain."""
+    return tx.number("SELECT tries FROM outbound WHERE id = ?", message_id.bytes)
+
+
+def keep_debt(tx: Tx, message_id: MessageId, outcome: str, *, retry_ms: int) -> None:
+    """Store that a debt could not be delivered, with its payload, and when it is tried again."""
+    tx.run(
+        "UPDATE outbound SET state = ?, outcome = ?, tries = tries + 1, retry_ms = ? WHERE id = ?",
+        MessageState.FAILED.value,
+        outcome,
+        retry_ms,
+        message_id.bytes,
+    )
+    tx.run("UPDATE part SET state = 'dead' WHERE message_id = ? AND state = 'pending'", message_id.bytes)
+
+
+def due_debts(tx: Tx, *, limit: int) -> list[Debt]:
+    """Return debts whose time to be tried again has come, the longest waiting first."""
+    rows = tx.all(
+        "SELECT id, recipient, length(payload), amount_msat, received_msat FROM outbound"
+        " WHERE retry_ms IS NOT NULL AND retry_ms <= ? ORDER BY retry_ms LIMIT ?",
+        tx.now_ms,
+        limit,
+    )
+    return [
+        Debt(
+            id=UUID(bytes=identifier),
+            recipient=NodePubkey(recipient),
+            payload_bytes=size,
+            amount=Msat(amount),
+            received=Msat(received),
+        )
+        for identifier, recipient, size, amount, received in rows
+    ]
+
+
+def hasten_debts(tx: Tx) -> None:
+    """Have every debt tried again at once."""
+    tx.run("UPDATE outbound SET retry_ms = ?1 WHERE retry_ms IS NOT NULL AND retry_ms > ?1", tx.now_ms)
+
+
+def count_debts(tx: Tx) -> int:
+    """Count the debts that could not be delivered and are tried again."""
+    return tx.number("SELECT count(*) FROM outbound WHERE retry_ms IS NOT NULL")
+
+
+def reopen(tx: Tx, message_id: MessageId, parts: Sequence[Part], *, order: int) -> None:
+    """Send a debt anew: it is the newest message of the outbox, with another order and other payments."""
+    tx.run(
+        "UPDATE outbound SET number = (SELECT max(number) + 1 FROM outbound), state = ?, outcome = NULL, header = NULL,"
+        " signature = NULL, progress = NULL, retry_ms = NULL, ord = ? WHERE id = ?",
+        MessageState.ACCEPTED.value,
+        order,
+        message_id.bytes,
+    )
+    add_parts(tx, message_id, parts)
+    tx.wake("outbound")
 
 
 def add_void(tx: Tx, recipient: NodePubkey, order: int) -> None:

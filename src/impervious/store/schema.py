@@ -253,7 +253,16 @@ CREATE INDEX outbound_ended ON outbound (accepted_at_ms) WHERE outcome IS NOT NU
 CREATE INDEX idempotency_at ON idempotency (at_ms);
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES, _HISTORY, _RETENTION)
+_DEBTS: Final = """
+-- A debt that could not be delivered: how often it was tried in vain, and when it is tried again. It keeps its payload.
+ALTER TABLE outbound ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE outbound ADD COLUMN retry_ms INTEGER;
+DROP INDEX outbound_ended;
+CREATE INDEX outbound_ended ON outbound (accepted_at_ms) WHERE outcome IS NOT NULL AND retry_ms IS NULL;
+CREATE INDEX outbound_debt ON outbound (retry_ms) WHERE retry_ms IS NOT NULL;
+"""
+
+MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES, _HISTORY, _RETENTION, _DEBTS)
 
 APPLICATION_ID: Final = 0x494D5056
 _FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_message", "outbound", "part"})

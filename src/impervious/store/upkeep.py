@@ -43,6 +43,8 @@ class Summary:
     """Outbound, not yet delivered or failed."""
     unfinished_since_ms: int | None
     """When the oldest of them was accepted."""
+    undelivered_debts: int
+    """Refunds and paid answers that could not be delivered, and are tried again."""
     incomplete_messages: int
     """Inbound, lacking parts."""
     held_messages: int
@@ -114,6 +116,7 @@ def summary(tx: Tx) -> Summary:
         unfinished_since_ms=_time(
             tx, "SELECT accepted_at_ms FROM outbound WHERE state IN ('accepted', 'sending') ORDER BY number LIMIT 1"
         ),
+        undelivered_debts=outbox.count_debts(tx),
         incomplete_messages=tx.number("SELECT count(*) FROM assembly"),
         held_messages=tx.number("SELECT count(*) FROM held"),
         quarantined=tx.number("SELECT count(*) FROM quarantine"),

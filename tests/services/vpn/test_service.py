@@ -640,3 +640,27 @@ async def test_questions_of_strangers_that_paid_keep_no_buyer_away(
         async with here.buyer() as alice:
             _, event = await bought(alice, await key(carol))
             assert detail(event)["recordId"] == "CONTRACT"
+
+
+async def test_a_refund_that_cannot_arrive_is_told_of_and_arrives_after_the_next_start(
+    tmp_path: Path,
+    wall: Wall,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with house(tmp_path, wall, monkeypatch, server_pub_key=None) as here, here.buyer() as alice:
+        async with here.seller() as carol:
+            buyer = await key(alice)
+            here.where.network.lnd("alice").set_accepts_keysend(False)
+            request = write(ContractRequest(nonce="none", public_key=private_key(9).public.text))
+            await hears(carol, buyer, request, 50_000)
+            await settle()
+            ends = [detail(event) for event in await everything(carol) if event.service_type == "status"]
+            assert [(each["state"], "next_try_ms" in each) for each in ends] == [("failed", True)]
+            assert f"vpn owes {buyer} a message of 47000 msat" in caplog.text
+        here.where.network.lnd("alice").set_accepts_keysend(True)
+        async with here.seller() as carol:
+            await settle()
+            assert await vpn(carol).context.read(lambda tx: tx.one(DELIVERED, "delivered")) == (1,)
+            assert await counter(carol, "undelivered_debts") == 1

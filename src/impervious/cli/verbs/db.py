@@ -102,6 +102,8 @@ def _lines(summary: Summary, size: Size, *, limit: Sat) -> Iterator[tuple[str, s
         yield "events", f"none kept; the last seq was {summary.newest_seq}" if summary.newest_seq else "none yet"
     since = f", the oldest accepted {ago(summary.unfinished_since_ms)}" if summary.unfinished_messages else ""
     yield "to send", f"{summary.unfinished_messages:,} messages neither delivered nor failed{since}"
+    if summary.undelivered_debts:
+        yield "owed", f"{summary.undelivered_debts:,} refunds or answers could not be delivered and are tried again"
     yield (
         "arriving",
         (
