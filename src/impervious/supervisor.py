@@ -58,6 +58,8 @@ TIDY_EVERY_S: Final = 300.0
 TIDY_STEP_S: Final = 0.02
 """Between two steps: twice as long as one takes, so that what calls and payments write comes first."""
 DEBTS_EVERY_S: Final = 600.0
+FULL_S: Final = 5.0
+"""How often a start on a full disk tries to go on."""
 LOW_DISK_BYTES: Final = 32 << 20
 """Below this the disk counts as full: a few of the largest messages and the database's own log need it."""
 
@@ -119,6 +121,8 @@ class Node:
     def status(self) -> NodeStatus:
         """Whether the Lightning node can serve and be paid with now, and if not, why."""
         status, reason = self.lightning.status, self._gate.reason
+        if self.disk_problem is not None:
+            return status  # that comes first: it may be why nothing can be paid
         return NodeStatus(state=NodeState.PAYING_NOTHING, reason=reason) if status.ready and reason else status
 
     @property
@@ -311,7 +315,13 @@ async def _identify(
             )
         outbox.set_identity(tx, info.pubkey)
 
-    await store.write(check)
+    while await store.read(outbox.identity) != info.pubkey:
+        try:
+            await store.write(check)
+        except StoreFull as error:
+            gate.close(STARTING, str(error))
+            logger.warning("nothing is sent and nothing is received yet: %s", error)
+            await trio.sleep(FULL_S)
     await keeper.wait_compared()
     gate.open(STARTING)
     identified.set()

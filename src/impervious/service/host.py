@@ -130,6 +130,7 @@ class Services:
 
         Raises:
           ConfigError: the tables of one cannot be used; says of which.
+          StoreFull: there is no room to bring the tables up to date.
         """
 
         def note(tx: Tx) -> None:
@@ -142,7 +143,23 @@ class Services:
                     log.advance_reader(tx, name, log.newest(tx))
             self.pass_over(tx)
 
-        await self._store.write(note)
+        try:
+            await self._store.write(note)
+        except StoreFull as error:
+            full = error
+        else:
+            return
+        if not await self._store.read(self._has_begun):
+            raise full
+        logger.warning("the disk is full: services begin with what is stored")
+
+    def _has_begun(self, tx: Tx) -> bool:
+        """Whether an earlier start did all that `begin` does, but for moving readers on."""
+        return (
+            all(tables.is_current(tx, each.service_type, each.migrations) for each in self.active)
+            and all(log.reader_position(tx, name) is not None for name in self.readers)
+            and (not self.wants_payments or settled.has_begun(tx))
+        )
 
     def pass_over(self, tx: Tx) -> None:
         """Move readers over what is not theirs: an idle service must not keep the log from being pruned."""

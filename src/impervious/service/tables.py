@@ -51,6 +51,12 @@ def migrate(tx: Tx, service_type: ServiceType, migrations: Sequence[str]) -> Non
     tx.run("INSERT OR REPLACE INTO service_schema VALUES (?, ?)", service_type, len(migrations))
 
 
+def is_current(tx: Tx, service_type: ServiceType, migrations: Sequence[str]) -> bool:
+    """Whether a service's tables have had all its migrations."""
+    row = tx.one("SELECT version FROM service_schema WHERE service_type = ?", service_type)
+    return row is not None and int(row[0]) == len(migrations)
+
+
 def checked(sql: str) -> str:
     """Return a statement that leaves the transaction to its owner: other people's work is in the same commit.
 

@@ -29,6 +29,9 @@ LOG_LIMIT_BYTES: Final = 16 << 20
 """What the write-ahead log is cut back to when it begins anew; it is longer only while somebody reads for long."""
 _FULL: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")
 
+_SHORT_BYTES: Final = 1 << 20
+"""With less room than that, a failure to write is one of room."""
+
 FileId: TypeAlias = tuple[int, int]
 """Device and inode."""
 _open_here: Final[Counter[FileId]] = Counter()
@@ -155,6 +158,32 @@ def connect(path: Path, password: str | None) -> dbapi2.Connection:
     return connection
 
 
+def connect_alone(path: Path, password: str | None) -> dbapi2.Connection | None:
+    """Open a database for reading only, without anything beside it, which takes no room; None: that cannot be.
+
+    Whoever calls it holds the lock (`locked`): it sees nothing of what others write.
+    """
+    real = real_path(path)
+    log = log_of(real)
+    if not real.exists() or not real.stat().st_size or (log.exists() and log.stat().st_size):
+        return None
+    connection = dbapi2.connect(
+        _uri(real, "immutable=1"), isolation_level=None, check_same_thread=False, uri=True, factory=_Connection
+    )
+    connection.file = _file_id(real, path)
+    _open_here[connection.file] += 1
+    try:
+        _unlock(connection, password)
+    except dbapi2.Error:
+        connection.close()
+        return None
+    return connection
+
+
+def _uri(real: Path, how: str) -> str:
+    return f"file:{quote(str(real))}?{how}"
+
+
 def keep_open(connection: dbapi2.Connection) -> None:
     """Leave a connection open to the end of the process: whoever closes the last one folds the log into the file."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # the interpreter's own end would close it
@@ -227,7 +256,7 @@ def _examine(real: Path, path: Path, password: str | None) -> None:
 def _contents(real: Path, path: Path, password: str | None, how: str) -> tuple[set[str], int]:
     """Return the names of all tables, and the application id."""
     try:
-        connection = dbapi2.connect(f"file:{quote(str(real))}?{how}", isolation_level=None, uri=True)
+        connection = dbapi2.connect(_uri(real, how), isolation_level=None, uri=True)
         try:
             _unlock(connection, password)
             return schema.table_names(connection), schema.application_id(connection)
@@ -267,6 +296,8 @@ def quoted(text: str) -> str:
 def _reason(error: dbapi2.Error, real: Path, path: Path, password: str | None) -> StoreError | ConfigError:
     """Say why a database does not open."""
     name = getattr(error, "sqlite_errorname", "")
+    if no_room(error, path):
+        return StoreFull(f"the disk is full: there is no room to open the database {path}; make room")
     if name == "SQLITE_BUSY" or name.startswith("SQLITE_BUSY_"):
         return StoreLocked(f"sqlite3.path: {path} is open in another program, which lets nobody else in: close that")
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) and not _open_here[_file_id(real, path)]:
@@ -279,6 +310,20 @@ def _reason(error: dbapi2.Error, real: Path, path: Path, password: str | None) -
             f"sqlite3.path: cannot open {path}: {error}; the file, and its folder, must be this user's to write"
         )
     return translated(error) or StoreUnusable(f"the database {path} cannot be opened: {error}")
+
+
+def no_room(error: dbapi2.Error, path: Path) -> bool:
+    """Whether an error is the full disk's; SQLite calls it a failure when it is its index that does not fit."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in _FULL:
+        return True
+    if not name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")):
+        return False
+    try:
+        room = os.statvfs(real_path(path).parent)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < _SHORT_BYTES or (room.f_files > 0 and room.f_favail == 0)
 
 
 def translated(error: dbapi2.Error) -> StoreError | None:

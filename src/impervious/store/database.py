@@ -21,19 +21,11 @@ import trio
 from sqlcipher3 import dbapi2
 
 from impervious.background import open_tasks
-from impervious.errors import StoreError, StoreReplaced
+from impervious.errors import StoreError, StoreFull, StoreReplaced
 from impervious.lifetime import Lifetime
 from impervious.model import Event
-from impervious.store import schema
-from impervious.store.connection import (
-    TransactionLost,
-    connect,
-    is_environmental,
-    keep_open,
-    locked,
-    real_path,
-    translated,
-)
+from impervious.store.connection import is_environmental, locked, no_room, translated
+from impervious.store.connections import Connections, opened, opened_anyhow
 from impervious.store.transaction import Tx
 from impervious.store.watch import FileWatch
 
@@ -87,17 +79,19 @@ class Store:
 
     def __init__(
         self,
-        writer: dbapi2.Connection,
-        reader: dbapi2.Connection,
-        watch: FileWatch,
+        connections: Connections,
+        open_again: Callable[[], Connections],
         *,
+        path: Path,
         on_commit: CommitListener,
         now_ms: Callable[[], int],
         run_sync: ThreadRunner,
     ) -> None:
-        self._writer = writer
-        self._reader = reader
-        self._watch = watch
+        self._connections = connections
+        self._open_again = open_again
+        """Runs in the writer's thread, while there is no writer."""
+        self._opening = trio.Lock()
+        self._path = path
         self._on_commit = on_commit
         self.now_ms = now_ms
         """The wall clock every transaction is stamped with."""
@@ -105,7 +99,6 @@ class Store:
         self._writer_thread = trio.CapacityLimiter(1)
         self._reader_thread = trio.CapacityLimiter(1)
         self._waiting: list[_Job[object]] = []
-        self._log_is_long = False
         self._news = trio.Event()
         self._lifetime = Lifetime("the database")
 
@@ -151,19 +144,20 @@ class Store:
         now_ms = self.now_ms()
 
         def snapshot() -> T:
-            if self._watch.overwritten is not None:
-                raise StoreReplaced(self._watch.overwritten)
-            self._reader.execute("BEGIN")
+            if self._connections.overwritten is not None:
+                raise StoreReplaced(self._connections.overwritten)
+            reader = self._connections.reader
+            reader.execute("BEGIN")
             try:
-                return work(Tx(self._reader, now_ms=now_ms))
+                return work(Tx(reader, now_ms=now_ms))
             finally:
-                self._reader.execute("ROLLBACK")
+                reader.execute("ROLLBACK")
 
         self._lifetime.require_open()
         try:
             return await self._run_sync(snapshot, limiter=self._reader_thread)
         except dbapi2.Error as error:
-            raise translated(error) or error from error
+            raise self._translated(error) from error
 
     async def run(self) -> NoReturn:
         """Commit what is written, for as long as the store is open."""
@@ -180,7 +174,7 @@ class Store:
         raise AssertionError("the writer never ends by itself")  # pragma: no cover
 
     async def end(self) -> None:
-        """Refuse what comes from now on and what still waits; return once the last read is over."""
+        """Refuse what comes from now on and what still waits; close the file once the last read is over."""
         self._lifetime.close()
         for job in self._waiting:
             job.error = trio.ClosedResourceError("the database was closed; nothing was written")
@@ -190,55 +184,88 @@ class Store:
             for thread in (self._reader_thread, self._writer_thread):
                 async with thread:
                     pass
+            self._connections.close()
 
     async def _commit(self, batch: list[_Job[object]]) -> None:
-        tx = Tx(self._writer, now_ms=self.now_ms())
+        now_ms, outcome = self.now_ms(), None
+        log_is_long = False
         try:
-            await self._run_sync(lambda: self._run_batch(tx, batch), limiter=self._writer_thread)
+            writer, watch = await self._wait_writable()
+            tx = Tx(writer, now_ms=now_ms)
+
+            def commit() -> bool:
+                watch.check()
+                _run_batch(writer, tx, batch)
+                return watch.note().in_log >= LOG_FRAMES
+
+            log_is_long = await self._run_sync(commit, limiter=self._writer_thread)
             if tx.events or tx.wakes:
                 self._on_commit(tx.events, tx.wakes)
-        except (dbapi2.Error, TransactionLost, StoreReplaced) as error:
-            outcome = translated(error) or error if isinstance(error, dbapi2.Error) else error
-            for job in batch:
-                job.error = outcome
+        except dbapi2.Error as error:
+            outcome = self._translated(error)
+        except StoreError as error:
+            outcome = error
         finally:
             for job in batch:
+                job.error = outcome or job.error
                 job.done.set()
-        if self._log_is_long:  # once those are answered who waited
-            await self._run_sync(self._fold_log, limiter=self._writer_thread)
+        if log_is_long:  # once those are answered who waited
+            await self._run_sync(lambda: self._fold_log(writer, watch), limiter=self._writer_thread)
 
-    def _run_batch(self, tx: Tx, batch: Sequence[_Job[object]]) -> None:
-        self._watch.check()
-        _run_batch(self._writer, tx, batch)
-        self._log_is_long = self._watch.note().in_log >= LOG_FRAMES
+    async def _wait_writable(self) -> tuple[dbapi2.Connection, FileWatch]:
+        """Return what is written with; open it if the disk was too full for that at the start.
 
-    def _fold_log(self) -> None:
+        Raises:
+          StoreFull: it still is.
+        """
+        async with self._opening:
+            connections = self._connections
+            if connections.writer is None or connections.watch is None:
+                with trio.CancelScope(shield=True):  # bounded: opening, and the read that is under way
+                    connections = await self._run_sync(self._open_again, limiter=self._writer_thread)
+                    await self._run_sync(lambda: self._exchange(connections), limiter=self._reader_thread)
+                logger.warning("there is room on the disk again, and the database is open for writing")
+            assert connections.writer is not None, "opened with both"
+            assert connections.watch is not None, "opened with both"
+            return connections.writer, connections.watch
+
+    def _exchange(self, connections: Connections) -> None:
+        self._connections.close()
+        self._connections = connections
+
+    def _translated(self, error: dbapi2.Error) -> Exception:
+        if no_room(error, self._path):
+            return StoreFull("the disk is full: make room; what was not stored will be stored then")
+        return translated(error) or error
+
+    def _fold_log(self, writer: dbapi2.Connection, watch: FileWatch) -> None:
         """Copy the write-ahead log into the file, as far as no reader needs it; the next commit begins it anew."""
-        self._log_is_long = False
         try:
-            self._watch.check()
-            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._watch.note()
+            watch.check()
+            writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            watch.note()
         except StoreReplaced:
             return  # the next commit says so
         except dbapi2.Error as error:
             if translated(error) is None:
                 raise
-            logger.warning("the write-ahead log of the database grows: %s", translated(error))
+            logger.warning("the write-ahead log of the database grows: %s", self._translated(error))
 
     async def check(self) -> None:
         """See that the file is the one that was opened, and nothing but SQLite has written it.
 
         Raises:
+          StoreFull: there is no room to open it for writing.
           StoreReplaced: says what happened and what to do.
           StoreError: the database cannot be used.
           trio.ClosedResourceError: the database is closed.
         """
         self._lifetime.require_open()
         try:
-            await self._run_sync(self._watch.check, limiter=self._writer_thread)
+            _, watch = await self._wait_writable()
+            await self._run_sync(watch.check, limiter=self._writer_thread)
         except dbapi2.Error as error:
-            raise translated(error) or error from error
+            raise self._translated(error) from error
 
 
 def _run_batch(connection: dbapi2.Connection, tx: Tx, batch: Sequence[_Job[object]]) -> None:
@@ -302,38 +329,20 @@ async def open_store(
 
     Cancellation: ends the block; what it writes meanwhile is still committed.
     """
-    limiter = trio.CapacityLimiter(2)
+    limiter = trio.CapacityLimiter(1)
     with locked(path):
-        writer = await run_sync(lambda: _opened(path, password), limiter=limiter)
+        connections = await run_sync(lambda: opened_anyhow(path, password), limiter=limiter)
+        store = Store(
+            connections,
+            lambda: opened(path, password),
+            path=path,
+            on_commit=on_commit,
+            now_ms=now_ms,
+            run_sync=run_sync,
+        )
         try:
-            reader = await run_sync(lambda: connect(path, password), limiter=limiter)
-            watch = FileWatch(real_path(path), writer)
-            try:
-                store = Store(writer, reader, watch, on_commit=on_commit, now_ms=now_ms, run_sync=run_sync)
-                try:
-                    async with open_tasks() as tasks:
-                        tasks.start_soon(store.run)
-                        yield store
-                finally:
-                    await store.end()  # noqa: ASYNC102 - shielded there
-            finally:
-                if watch.overwritten is None:
-                    reader.close()
-                else:
-                    keep_open(reader)
+            async with open_tasks() as tasks:
+                tasks.start_soon(store.run)
+                yield store
         finally:
-            writer.close()
-
-
-def _opened(path: Path, password: str | None) -> dbapi2.Connection:
-    connection = connect(path, password)
-    try:
-        schema.migrate(connection)
-        connection.execute("PRAGMA wal_autocheckpoint = 0")  # ours come between commits, after a look at the file
-    except dbapi2.Error as error:
-        connection.close()
-        raise translated(error) or StoreError(f"the database {path} cannot be brought up to date: {error}") from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+            await store.end()  # noqa: ASYNC102 - shielded there

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from impervious.errors import StoreReplaced
+from impervious.errors import StoreFull, StoreReplaced
 from impervious.store.database import Store, ThreadRunner
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ class Disk:
             self.replaced = None
         except OSError as error:
             self.replaced = f"the folder of the database cannot be looked at: {self.folder}: {error.strerror}"
-        except StoreReplaced as error:
-            self.replaced = str(error)
+        except StoreFull as error:
+            self.replaced = str(error) if isinstance(error, StoreReplaced) else None
         if self.replaced and self.replaced != before:
             logger.error("%s", self.replaced)
         elif before and not self.replaced:

@@ -20,6 +20,11 @@ def since_s(tx: Tx) -> int:
     return tx.number("SELECT value FROM counter WHERE name = ?", _BEGINNING)
 
 
+def has_begun(tx: Tx) -> bool:
+    """Whether it is stored from when on payments are told."""
+    return tx.one("SELECT 1 FROM counter WHERE name = ?", _BEGINNING) is not None
+
+
 def event_of(invoice: SettledInvoice) -> NewEvent:
     """Make the row."""
     shape = {
