@@ -17,7 +17,7 @@ from impervious.errors import Malformed
 from impervious.inbound import arrival, assembly, turns
 from impervious.inbound.arrival import Foreign, PartArrived, RawArrived, Rejected
 from impervious.inbound.assembly import Refused, joined
-from impervious.model import PaymentHash, RecordType, ServiceType
+from impervious.model import NodePubkey, PaymentHash, RecordType, ServiceType
 from impervious.store import Store, Tx, inbox, log, open_store
 from impervious.store.inbox import Complete
 from impervious.units import Msat
@@ -218,9 +218,11 @@ async def test_strangers_share_one_pool(store: Store, monkeypatch: pytest.Monkey
 # --- Turns ------------------------------------------------------------------------------------------------------------
 
 
-def complete(order: int, *, active: bool = True, key: PrivateKey = ALICE_KEY) -> Complete:
+def complete(
+    order: int, *, active: bool = True, key: PrivateKey = ALICE_KEY, sender: NodePubkey | None = None
+) -> Complete:
     return Complete(
-        sender=node(key),
+        sender=sender or node(key),
         order=order,
         id=uuid4(),
         reply_to=None,

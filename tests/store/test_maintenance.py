@@ -97,7 +97,7 @@ async def test_an_error_undoes_everything(tmp_path: Path) -> None:
 
 async def test_shrinking(tmp_path: Path) -> None:
     path = tmp_path / "imp.db"
-    await fill(path, events=100)
+    await fill(path, events=200)
     before = look(path, None, forget_nothing)[1]
     change(path, None, forget, keep=True)
     pruned = look(path, None, forget_nothing)[1]

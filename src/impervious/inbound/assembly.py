@@ -7,7 +7,7 @@ bytes for a range win. A message is whole when its ranges cover it and the hash 
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 INCOMPLETE_TTL_MS: Final = 24 * 3_600_000
 """How long a message may lack parts."""
+EXPIRED_TOGETHER: Final = 64
+"""Messages given up in one transaction: everything that arrives waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,11 @@ def add_part(tx: Tx, invoice: SettledInvoice, arrived: PartArrived, *, active: b
         return _whole(arrived, signed.header, part.payload, invoice.amount, tx=tx, active=active)
     if signed and known and known.header and known.header.sender != signed.header.sender:
         raise Malformed("two senders use one message id")
-    inbox.add_fragment(tx, *key, offset=part.offset, payload=part.payload, amount=invoice.amount)
+    if signed and known and known.header and known.header.total_bytes != signed.header.total_bytes:
+        raise Malformed("the sender gives one message two lengths")
+    parts = inbox.add_fragment(tx, *key, offset=part.offset, payload=part.payload, amount=invoice.amount)
+    if parts > inbox.MESSAGE_PARTS:
+        raise Malformed(f"the message has more than {inbox.MESSAGE_PARTS} parts")
     if signed:
         inbox.set_header(tx, *key, signed)
     return _try_complete(tx, arrived, active=active)
@@ -70,8 +76,10 @@ def _try_complete(tx: Tx, arrived: PartArrived, *, active: bool) -> Complete | R
     found = inbox.assembly(tx, arrived.record_type, arrived.envelope.message_id)
     if found is None or found.header is None or found.bytes < found.header.total_bytes:
         return None
-    data = joined(inbox.fragments(tx, found.record_type, found.id), found.header.total_bytes)
-    if data is None:
+    fragments = inbox.fragments(tx, found.record_type, found.id)
+    data = joined(fragments, found.header.total_bytes)
+    if data is None:  # bytes beyond the end, or twice the same by a former version: not to be read again at each part
+        inbox.set_bytes(tx, found.record_type, found.id, covered(fragments, found.header.total_bytes))
         return None
     inbox.drop_assembly(tx, found.record_type, found.id)
     return _whole(arrived, found.header, data, found.amount, tx=tx, active=active)
@@ -110,12 +118,17 @@ def joined(fragments: Sequence[tuple[int, bytes]], total_bytes: int) -> bytes | 
         end = min(offset + len(payload), total_bytes)
         if offset < end:
             whole[offset:end] = payload[: end - offset]
-    covered = 0
-    for offset, payload in sorted(fragments):
-        if offset > covered:
-            return None
-        covered = max(covered, offset + len(payload))
-    return bytes(whole) if covered >= total_bytes else None
+    return bytes(whole) if covered(fragments, total_bytes) == total_bytes else None
+
+
+def covered(fragments: Iterable[tuple[int, bytes]], total_bytes: int) -> int:
+    """Count the bytes of the whole that byte ranges bring, each once."""
+    count, end = 0, 0
+    for offset, payload in sorted((offset, len(payload)) for offset, payload in fragments):
+        begin, end_here = max(offset, end), min(offset + payload, total_bytes)
+        count += max(0, end_here - begin)
+        end = max(end, end_here)
+    return count
 
 
 def enforce_limits(tx: Tx, local: Local, sender: NodePubkey | None, show: Show = as_it_is) -> None:
@@ -124,10 +137,16 @@ def enforce_limits(tx: Tx, local: Local, sender: NodePubkey | None, show: Show =
         _give_up_contained(tx, local, oldest, show)
 
 
-def expire(tx: Tx, local: Local, show: Show = as_it_is) -> None:
-    """Give up messages that have lacked parts for too long."""
-    for found in inbox.assemblies_before(tx, tx.now_ms - INCOMPLETE_TTL_MS):
+def expire(tx: Tx, local: Local, show: Show = as_it_is) -> bool:
+    """Give up messages that have lacked parts for too long.
+
+    Returns:
+      Whether there may be more: `EXPIRED_TOGETHER` go in one transaction.
+    """
+    expired = inbox.assemblies_before(tx, tx.now_ms - INCOMPLETE_TTL_MS, limit=EXPIRED_TOGETHER)
+    for found in expired:
         _give_up_contained(tx, local, found, show)
+    return len(expired) == EXPIRED_TOGETHER
 
 
 def _give_up_contained(tx: Tx, local: Local, found: Assembly, show: Show) -> None:

@@ -214,12 +214,11 @@ class Inbound:
     async def _expire_incomplete(self) -> NoReturn:
         await self._caught_up.wait()
         while True:
-            await self._patiently(self._expire)
-            await trio.sleep(EXPIRE_EVERY_S)
+            if not await self._patiently(self._expire):
+                await trio.sleep(EXPIRE_EVERY_S)
 
-    def _expire(self, tx: Tx) -> None:
-        if self._local is not None:
-            assembly.expire(tx, self._local, self._show)
+    def _expire(self, tx: Tx) -> bool:
+        return self._local is not None and assembly.expire(tx, self._local, self._show)
 
     async def _patiently(self, work: Callable[[Tx], T]) -> T:
         """Write, waiting while the disk is full; a mistake is logged, and tried again."""

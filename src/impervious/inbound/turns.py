@@ -12,8 +12,9 @@ from typing import Final, Protocol
 from impervious.containment import reason_of
 from impervious.inbound.boundary import run_contained
 from impervious.model import EventKind, NewEvent, NodePubkey, ServiceType, Shown
-from impervious.store import Tx, inbox
-from impervious.store.inbox import Complete, Waiting
+from impervious.store import Tx, inbox, order
+from impervious.store.inbox import Complete
+from impervious.store.order import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +22,12 @@ QUIET_MS: Final = 3000
 """A gap is given up when no part of an earlier message came for so long."""
 MAX_HOLD_MS: Final = 60_000
 """A message is held no longer than this, whatever still comes."""
-BROKEN_RETRY_MS: Final = 600_000
-"""What can neither be shown nor put aside is tried again after this."""
 MAX_ORDER: Final = 2**63 - 1
 """The largest order that a header can have, and an integer of SQLite."""
+BROKEN_RETRY_MS: Final = 600_000
+"""What can neither be shown nor put aside is tried again after this."""
+RELEASED_TOGETHER: Final = 64
+"""Senders looked at in one transaction: everything that arrives waits for it."""
 
 
 class Show(Protocol):
@@ -42,86 +45,80 @@ def as_it_is(_tx: Tx, _service_type: ServiceType, message: Complete, /) -> Shown
 
 def take_turn(tx: Tx, message: Complete, show: Show = as_it_is) -> None:
     """Show a message if it is its turn or past it, hold it otherwise; show whatever that lets follow."""
-    shown = inbox.shown_order(tx, message.sender)
+    shown = order.void_through(tx, message.sender, order.shown_order(tx, message.sender))
     if message.order <= shown:  # a sender that began anew, or one that came after we gave it up
         _show(tx, message, show)
-    elif message.order == _next(tx, message.sender, shown):
-        inbox.set_shown_order(tx, message.sender, message.order)
+    elif message.order == shown + 1:
+        order.set_shown_order(tx, message.sender, message.order)
         _show(tx, message, show)
         follow(tx, message.sender, show)
     else:
-        inbox.hold(tx, message)
+        order.hold(tx, message, due_ms=tx.now_ms + QUIET_MS)
         tx.wake("held")
 
 
 def skip(tx: Tx, sender: NodePubkey, orders: Iterable[int], show: Show = as_it_is) -> None:
     """Note orders that will never come, and show what was only waiting for them."""
-    shown = inbox.shown_order(tx, sender)
-    for order in orders:
-        if order > shown:
-            inbox.add_void(tx, sender, order)
-    follow(tx, sender, show)
+    shown = order.shown_order(tx, sender)
+    ahead = [each for each in orders if each > shown]
+    if ahead:
+        order.add_voids(tx, sender, ahead)
+        follow(tx, sender, show)
 
 
 def follow(tx: Tx, sender: NodePubkey, show: Show = as_it_is) -> None:
-    """Show the held messages of a sender whose turn has come."""
+    """Show the held messages of a sender whose turn has come: as many as may be held at most."""
+    before = shown = order.shown_order(tx, sender)
     while True:
-        turn = _next(tx, sender, inbox.shown_order(tx, sender))
-        ready = inbox.take_held(tx, sender, through=turn)
+        shown = order.void_through(tx, sender, shown)
+        ready = order.take_held(tx, sender, through=min(shown + 1, MAX_ORDER))
         if not ready:
-            return
-        inbox.set_shown_order(tx, sender, turn)
+            break
+        shown = max(shown, ready[-1].order)
         for message in ready:
             _show(tx, message, show)
+    if shown != before:
+        order.set_shown_order(tx, sender, shown)
 
 
 def release(tx: Tx, now_ms: int, show: Show = as_it_is) -> int | None:
-    """Show every held message that is due although the gap before it is open.
+    """Show held messages that are due although the gap before them is open, those of `RELEASED_TOGETHER` senders.
 
     Returns:
-      When the next one is due, in milliseconds since 1970; None: nothing is held.
+      When to call again, in milliseconds since 1970; None: nothing is held.
     """
-    broken: set[NodePubkey] = set()
-    while True:
-        due = {first: due_ms(first) for first in inbox.waiting(tx) if first.sender not in broken}
-        late = [first for first, at_ms in due.items() if at_ms <= now_ms]
-        if not late:
-            return min([*due.values(), *([now_ms + BROKEN_RETRY_MS] if broken else [])], default=None)
-        for first in late:
-            if not _release_contained(tx, first, show):
-                broken.add(first.sender)
+    for sender in order.due_senders(tx, now_ms, limit=RELEASED_TOGETHER):
+        error = run_contained(tx, partial(_release, tx, sender, now_ms, show))
+        if error is not None:
+            logger.error("a held message of %s: put into quarantine", sender.hex(), exc_info=error)
+            error = run_contained(tx, partial(order.quarantine_first, tx, sender, reason_of(error)))
+        if error is not None:
+            logger.error("a held message of %s: cannot be put aside", sender.hex(), exc_info=error)
+            order.set_due(tx, sender, now_ms + BROKEN_RETRY_MS)
+    return order.next_due_ms(tx)
 
 
-def _release_contained(tx: Tx, first: Waiting, show: Show) -> bool:
-    """Give a held message its turn; put it into quarantine if that fails. False: that failed as well."""
-    error = run_contained(tx, partial(_release, tx, first, show))
-    if error is None:
-        return True
-    logger.error("held message %d of %s: put into quarantine", first.order, first.sender, exc_info=error)
-    error = run_contained(tx, partial(inbox.quarantine_held, tx, first.sender, first.order, reason_of(error)))
-    if error is not None:
-        logger.error("held message %d of %s: cannot be put aside", first.order, first.sender, exc_info=error)
-    return error is None
-
-
-def _release(tx: Tx, first: Waiting, show: Show) -> None:
-    for message in inbox.take_held(tx, first.sender, through=first.order):
-        _show(tx, message, show)
-    inbox.set_shown_order(tx, first.sender, first.order)
-    follow(tx, first.sender, show)
+def _release(tx: Tx, raw_sender: bytes, now_ms: int, show: Show) -> None:
+    """Show what is due of one sender, and note when the rest is."""
+    sender = NodePubkey(raw_sender)
+    while (first := order.first_held(tx, sender)) is not None:
+        at_ms = due_ms(first)
+        if at_ms > now_ms:
+            order.set_due(tx, raw_sender, at_ms)
+            return
+        ready = order.take_held(tx, sender, through=first.order)
+        order.set_shown_order(tx, sender, max(first.order, order.shown_order(tx, sender)))
+        for message in ready:
+            _show(tx, message, show)
+        follow(tx, sender, show)
 
 
 def due_ms(first: Waiting) -> int:
     """Say when the first held message of a sender is shown, gap or no gap."""
+    if first.full:
+        return 0
     quiet_since_ms = max(first.held_at_ms, first.earlier_touched_at_ms)
     return min(quiet_since_ms + QUIET_MS, first.held_at_ms + MAX_HOLD_MS)
-
-
-def _next(tx: Tx, sender: NodePubkey, shown: int) -> int:
-    turn = min(shown + 1, MAX_ORDER)
-    while turn < MAX_ORDER and inbox.is_void(tx, sender, turn):
-        turn += 1
-    return turn
 
 
 def _show(tx: Tx, message: Complete, show: Show) -> None:

@@ -1,5 +1,6 @@
 """What has arrived and is not yet shown: parts, held messages, quarantine, and the keys that make each count once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -14,11 +15,15 @@ SENDER_MESSAGES: Final = 64
 """Incomplete messages kept for one verified sender."""
 SENDER_BYTES: Final = 8 * 2**20
 """Bytes of incomplete messages kept for one verified sender."""
+MESSAGE_PARTS: Final = 4096
+"""Parts kept of one message: 480,000 bytes in the smallest parts that are sensible, 200 bytes, are 2,400."""
+STRANGER_MESSAGES: Final = 4096
+"""Messages kept of which the header has not come, of everybody together."""
 STRANGER_BYTES: Final = 16 * 2**20
 """Bytes of parts kept whose header has not come, of everybody together."""
 QUARANTINE_BYTES: Final = 16 * 2**20
-_TRIM_EVERY: Final = 32
-"""Measuring all of it at each arrival would let anybody slow us down."""
+QUARANTINE_OVERHEAD: Final = 200
+"""Bytes that a row of the quarantine takes beside its value, roughly."""
 
 
 # --- Cursor and dedupe keys -------------------------------------------------------------------------------------------
@@ -75,7 +80,7 @@ class Assembly:
     header: Header | None
     """None: it has not come."""
     bytes: int
-    """Sum over its parts; overlapping ones count twice."""
+    """Sum over its parts."""
     amount: Msat
 
 
@@ -109,20 +114,64 @@ def assembly(tx: Tx, record_type: RecordType, message_id: MessageId) -> Assembly
 
 def add_fragment(
     tx: Tx, record_type: RecordType, message_id: MessageId, *, offset: int, payload: bytes, amount: Msat
-) -> None:
-    """Keep a part, beginning the message if it is the first."""
+) -> int:
+    """Keep what is new of a part, beginning the message if it is the first; the first bytes for a range win.
+
+    Returns:
+      How many parts the message has now. The work grows with the length of the part, not with that number.
+    """
     key = (record_type, message_id.bytes)
+    pieces = _uncovered(_neighbours(tx, *key, offset, offset + len(payload)), offset, offset + len(payload))
     tx.run(
-        "INSERT INTO assembly (record_type, id, bytes, amount_msat, began_at_ms, touched_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (record_type, id) DO UPDATE SET bytes = bytes + excluded.bytes,"
-        " amount_msat = amount_msat + excluded.amount_msat, touched_at_ms = excluded.touched_at_ms",
+        "INSERT INTO assembly (record_type, id, bytes, parts, amount_msat, began_at_ms, touched_at_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (record_type, id) DO UPDATE SET bytes = bytes + excluded.bytes,"
+        " parts = parts + excluded.parts, amount_msat = amount_msat + excluded.amount_msat,"
+        " touched_at_ms = excluded.touched_at_ms",
         *key,
-        len(payload),
+        sum(end - begin for begin, end in pieces),
+        len(pieces),
         amount,
         tx.now_ms,
         tx.now_ms,
     )
-    tx.run("INSERT INTO fragment VALUES (?, ?, ?, ?)", *key, offset, payload)
+    tx.run_many(
+        "INSERT INTO fragment VALUES (?, ?, ?, ?)",
+        [(*key, begin, payload[begin - offset : end - offset]) for begin, end in pieces],
+    )
+    return tx.number("SELECT parts FROM assembly WHERE record_type = ? AND id = ?", *key)
+
+
+def _neighbours(tx: Tx, record_type: int, message_id: bytes, begin: int, end: int) -> list[tuple[int, int]]:
+    """Return the ranges kept that begin before `end`, from the last one that begins at `begin` or before it."""
+    rows = tx.all(
+        "SELECT position, position + length(payload) FROM fragment WHERE record_type = ? AND id = ? AND position < ?"
+        " AND position >= coalesce((SELECT max(position) FROM fragment WHERE record_type = ? AND id = ?"
+        "  AND position <= ?), 0) ORDER BY position",
+        record_type,
+        message_id,
+        end,
+        record_type,
+        message_id,
+        begin,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _uncovered(taken: Sequence[tuple[int, int]], begin: int, end: int) -> list[tuple[int, int]]:
+    """Return the ranges between `begin` and `end` that none of the ranges in `taken`, which are sorted, covers."""
+    free: list[tuple[int, int]] = []
+    for taken_begin, taken_end in taken:
+        if taken_begin > begin:
+            free.append((begin, min(taken_begin, end)))
+        begin = max(begin, taken_end)
+    if begin < end:
+        free.append((begin, end))
+    return free
+
+
+def set_bytes(tx: Tx, record_type: RecordType, message_id: MessageId, size: int) -> None:
+    """Correct how many bytes of a message there are, when what was counted is not what can be used."""
+    tx.run("UPDATE assembly SET bytes = ? WHERE record_type = ? AND id = ?", size, record_type, message_id.bytes)
 
 
 def set_header(tx: Tx, record_type: RecordType, message_id: MessageId, signed: SignedHeader) -> None:
@@ -152,26 +201,32 @@ def drop_assembly(tx: Tx, record_type: RecordType, message_id: MessageId) -> Non
     tx.run("DELETE FROM assembly WHERE record_type = ? AND id = ?", record_type, message_id.bytes)
 
 
-def assemblies_before(tx: Tx, before_ms: int) -> list[Assembly]:
-    """Return the incomplete messages that began before a time."""
-    return [_assembly(row) for row in tx.all(f"SELECT {_ASSEMBLY} FROM assembly WHERE began_at_ms < ?", before_ms)]
+def assemblies_before(tx: Tx, before_ms: int, *, limit: int) -> list[Assembly]:
+    """Return the oldest incomplete messages that began before a time, at most so many."""
+    sql = f"SELECT {_ASSEMBLY} FROM assembly WHERE began_at_ms < ? ORDER BY began_at_ms LIMIT ?"
+    return [_assembly(row) for row in tx.all(sql, before_ms, limit)]
 
 
 def oldest_beyond_limits(tx: Tx, sender: NodePubkey | None) -> Assembly | None:
-    """Return the oldest incomplete message of a sender, or of strangers, if there are more than may be kept."""
-    where, parameters = ("sender = ?", (sender.raw,)) if sender else ("sender IS NULL", ())
-    messages, size = tx.one(f"SELECT count(*), coalesce(sum(bytes), 0) FROM assembly WHERE {where}", *parameters) or (
-        0,
-        0,
-    )
-    over = (messages > SENDER_MESSAGES or size > SENDER_BYTES) if sender else size > STRANGER_BYTES
-    if not over:
+    """Return the oldest incomplete message of a sender, or of strangers, if there are more than may be kept.
+
+    A sender's are counted, one more than may be kept at most; those of strangers have their sums in a row.
+    """
+    if sender is None:
+        where, parameters = "sender IS NULL", tuple[bytes, ...]()
+        counted = tx.one("SELECT messages, bytes FROM headerless")
+        most = (STRANGER_MESSAGES, STRANGER_BYTES)
+    else:
+        where, parameters = "sender = ?", (sender.raw,)
+        counted = tx.one("SELECT count(*), coalesce(sum(bytes), 0) FROM assembly WHERE sender = ?", sender.raw)
+        most = (SENDER_MESSAGES, SENDER_BYTES)
+    if counted is None or (counted[0] <= most[0] and counted[1] <= most[1]):
         return None
-    row = tx.one(f"SELECT {_ASSEMBLY} FROM assembly WHERE {where} ORDER BY began_at_ms, id LIMIT 1", *parameters)
+    row = tx.one(f"SELECT {_ASSEMBLY} FROM assembly WHERE {where} ORDER BY began_at_ms LIMIT 1", *parameters)
     return _assembly(row) if row else None
 
 
-# --- Order ------------------------------------------------------------------------------------------------------------
+# --- Whole messages ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,135 +244,29 @@ class Complete:
     sent_at_ms: int
 
 
-def shown_order(tx: Tx, sender: NodePubkey) -> int:
-    """Return the highest order of a sender that has had its turn."""
-    return tx.number("SELECT shown FROM inbound_order WHERE sender = ?", sender.raw)
-
-
-def set_shown_order(tx: Tx, sender: NodePubkey, order: int) -> None:
-    """Store that everything of a sender up to `order` has had its turn."""
-    tx.run(
-        "INSERT INTO inbound_order VALUES (?, ?) ON CONFLICT (sender) DO UPDATE SET shown = excluded.shown",
-        sender.raw,
-        order,
-    )
-    tx.run("DELETE FROM inbound_void WHERE sender = ? AND ord <= ?", sender.raw, order)
-
-
-def add_void(tx: Tx, sender: NodePubkey, order: int) -> None:
-    """Remember that an order of a sender will never come."""
-    tx.run("INSERT OR IGNORE INTO inbound_void VALUES (?, ?)", sender.raw, order)
-
-
-def is_void(tx: Tx, sender: NodePubkey, order: int) -> bool:
-    """Whether an order of a sender will never come."""
-    return tx.one("SELECT 1 FROM inbound_void WHERE sender = ? AND ord = ?", sender.raw, order) is not None
-
-
-def hold(tx: Tx, message: Complete) -> None:
-    """Keep a message until its turn."""
-    tx.run(
-        "INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        message.sender.raw,
-        message.order,
-        message.id.bytes,
-        message.reply_to.bytes if message.reply_to else None,
-        message.service_type,
-        message.data,
-        message.amount,
-        message.sent_at_ms,
-        tx.now_ms,
-    )
-
-
-def take_held(tx: Tx, sender: NodePubkey, *, through: int) -> list[Complete]:
-    """Take out the held messages of a sender up to an order, in order."""
-    rows = tx.all(
-        "SELECT ord, id, reply_to, service_type, data, amount_msat, sent_at_ms FROM held"
-        " WHERE sender = ? AND ord <= ? ORDER BY ord, held_at_ms, id",
-        sender.raw,
-        through,
-    )
-    tx.run("DELETE FROM held WHERE sender = ? AND ord <= ?", sender.raw, through)
-    return [
-        Complete(
-            sender=sender,
-            order=order,
-            id=UUID(bytes=identifier),
-            reply_to=UUID(bytes=reply_to) if reply_to else None,
-            service_type=ServiceType(service_type) if service_type else None,
-            data=data,
-            amount=Msat(amount),
-            sent_at_ms=sent_at_ms,
-        )
-        for order, identifier, reply_to, service_type, data, amount, sent_at_ms in rows
-    ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """The first held message of a sender, and what its release depends on."""
-
-    sender: NodePubkey
-    order: int
-    held_at_ms: int
-    earlier_touched_at_ms: int
-    """When a part of an earlier, incomplete message of the sender last came; 0: there is none."""
-
-
-def waiting(tx: Tx) -> list[Waiting]:
-    """Return, for each sender with held messages, the first of them."""
-    rows = tx.all(
-        "SELECT h.sender, h.ord, h.held_at_ms, coalesce((SELECT max(a.touched_at_ms) FROM assembly a"
-        "  WHERE a.sender = h.sender AND a.ord < h.ord), 0)"
-        " FROM held h WHERE h.ord = (SELECT min(ord) FROM held WHERE sender = h.sender) GROUP BY h.sender"
-    )
-    return [
-        Waiting(sender=NodePubkey(sender), order=order, held_at_ms=held_at_ms, earlier_touched_at_ms=touched)
-        for sender, order, held_at_ms, touched in rows
-    ]
-
-
 # --- Quarantine -------------------------------------------------------------------------------------------------------
 
 
 def quarantine(
     tx: Tx, payment_hash: PaymentHash, reason: str, *, record_type: RecordType | None, value: bytes, amount: Msat
 ) -> None:
-    """Keep what is no message of anybody, the newest of it, for the operator to look at."""
-    number = tx.insert(
-        "INSERT INTO quarantine (payment_hash, reason, record_type, value, amount_msat, at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+    """Keep what is no message of anybody, the newest of it, for the operator to look at.
+
+    Each row says how many bytes came up to it, so that what goes is a range: each row costs one insertion and one
+    deletion, however many there are.
+    """
+    size = len(value) + QUARANTINE_OVERHEAD
+    through = tx.number("SELECT through_bytes FROM quarantine ORDER BY number DESC LIMIT 1") + size
+    tx.run(
+        "INSERT INTO quarantine (payment_hash, reason, record_type, value, amount_msat, at_ms, through_bytes)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         payment_hash,
         reason,
         record_type,
         value,
         amount,
         tx.now_ms,
+        through,
     )
     count(tx, "quarantined")
-    _trim_quarantine(tx, number)
-
-
-def quarantine_held(tx: Tx, sender: NodePubkey, order: int, reason: str) -> None:
-    """Move the held messages of a sender with an order into quarantine; their bytes may be anything."""
-    number = tx.insert(
-        "INSERT INTO quarantine (payment_hash, reason, record_type, value, amount_msat, at_ms)"
-        " SELECT id, ?, NULL, data, amount_msat, ? FROM held WHERE sender = ? AND ord = ?",
-        reason,
-        tx.now_ms,
-        sender.raw,
-        order,
-    )
-    tx.run("DELETE FROM held WHERE sender = ? AND ord = ?", sender.raw, order)
-    count(tx, "quarantined")
-    _trim_quarantine(tx, number)
-
-
-def _trim_quarantine(tx: Tx, number: int) -> None:
-    if number % _TRIM_EVERY == 0:
-        tx.run(
-            "DELETE FROM quarantine WHERE number <= (SELECT max(number) FROM (SELECT number,"
-            " sum(length(value) + 200) OVER (ORDER BY number DESC) AS kept FROM quarantine) WHERE kept > ?)",
-            QUARANTINE_BYTES,
-        )
+    tx.run("DELETE FROM quarantine WHERE through_bytes <= ?", through - QUARANTINE_BYTES)

@@ -262,7 +262,72 @@ CREATE INDEX outbound_ended ON outbound (accepted_at_ms) WHERE outcome IS NOT NU
 CREATE INDEX outbound_debt ON outbound (retry_ms) WHERE retry_ms IS NOT NULL;
 """
 
-MIGRATIONS: Final = (_HOUSE, _FEDERATION, _COVERED, _PROGRESS, _MARK, _NAMES, _HISTORY, _RETENTION, _DEBTS)
+_BOUNDS: Final = """
+-- Orders of a sender that will never come, as ranges of which no two touch: `store.order` bounds how many are kept.
+CREATE TABLE void_range (
+  sender BLOB NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  PRIMARY KEY (sender, first)
+) WITHOUT ROWID;
+INSERT INTO void_range
+  SELECT sender, min(ord), max(ord) FROM
+    (SELECT sender, ord, ord - row_number() OVER (PARTITION BY sender ORDER BY ord) AS island FROM inbound_void)
+  GROUP BY sender, island;
+DROP TABLE inbound_void;
+
+-- The senders of held messages: how many, and when the first of them is looked at.
+CREATE TABLE held_sender (
+  sender BLOB PRIMARY KEY,
+  messages INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  due_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX held_sender_due ON held_sender (due_ms);
+INSERT INTO held_sender SELECT sender, count(*), sum(length(data)), min(held_at_ms) + 3000 FROM held GROUP BY sender;
+
+-- Parts do not overlap any more, and are counted.
+ALTER TABLE assembly ADD COLUMN parts INTEGER NOT NULL DEFAULT 0;
+UPDATE assembly SET parts =
+  (SELECT count(*) FROM fragment f WHERE f.record_type = assembly.record_type AND f.id = assembly.id);
+DROP INDEX fragment_of;
+CREATE INDEX fragment_at ON fragment (record_type, id, position);
+CREATE INDEX assembly_began ON assembly (began_at_ms);
+
+-- How much there is of messages whose header has not come: counted as they come and go, never by looking at all.
+CREATE TABLE headerless (one INTEGER PRIMARY KEY CHECK (one = 1), messages INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO headerless SELECT 1, count(*), coalesce(sum(bytes), 0) FROM assembly WHERE sender IS NULL;
+CREATE TRIGGER headerless_comes AFTER INSERT ON assembly WHEN new.sender IS NULL BEGIN
+  UPDATE headerless SET messages = messages + 1, bytes = bytes + new.bytes;
+END;
+CREATE TRIGGER headerless_goes AFTER DELETE ON assembly WHEN old.sender IS NULL BEGIN
+  UPDATE headerless SET messages = messages - 1, bytes = bytes - old.bytes;
+END;
+CREATE TRIGGER headerless_changes AFTER UPDATE OF sender, bytes ON assembly WHEN old.sender IS NULL BEGIN
+  UPDATE headerless SET messages = messages - (new.sender IS NOT NULL),
+    bytes = bytes - old.bytes + CASE WHEN new.sender IS NULL THEN new.bytes ELSE 0 END;
+END;
+
+-- Bytes put into quarantine up to and including a row: what is beyond the limit is a range of this.
+ALTER TABLE quarantine ADD COLUMN through_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE quarantine SET through_bytes = kept.size FROM
+  (SELECT number, sum(length(value) + 200) OVER (ORDER BY number) AS size FROM quarantine) AS kept
+  WHERE kept.number = quarantine.number;
+CREATE INDEX quarantine_through ON quarantine (through_bytes);
+"""
+
+MIGRATIONS: Final = (
+    _HOUSE,
+    _FEDERATION,
+    _COVERED,
+    _PROGRESS,
+    _MARK,
+    _NAMES,
+    _HISTORY,
+    _RETENTION,
+    _DEBTS,
+    _BOUNDS,
+)
 
 APPLICATION_ID: Final = 0x494D5056
 _FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_message", "outbound", "part"})
