@@ -21,8 +21,9 @@ class LimitedLog:
     def __init__(self, logger: logging.Logger, *, every_s: float = EVERY_S) -> None:
         self._logger = logger
         self._every_s = every_s
-        self._kinds: dict[str, tuple[float, int]] = {}
-        """Text -> when it came last, and how often it was left out since. Texts are constants, so these are few."""
+        # Text -> when it came last, and how often it was left out since. Texts are constants, so these are few. For
+        # each run of Trio, because each has a clock of its own.
+        self._kinds: trio.lowlevel.RunVar[dict[str, tuple[float, int]]] = trio.lowlevel.RunVar("kinds")
 
     def warning(self, text: str, *arguments: object, exc_info: bool = False) -> None:
         """Log a warning, unless one with the same `text` came within the last `every_s`.
@@ -33,10 +34,12 @@ class LimitedLog:
           exc_info: with the traceback of what is being handled.
         """
         now = trio.current_time()
-        last, missed = self._kinds.get(text, (-math.inf, 0))
+        kinds = self._kinds.get({})
+        self._kinds.set(kinds)
+        last, missed = kinds.get(text, (-math.inf, 0))
         if now < last + self._every_s:
-            self._kinds[text] = (last, missed + 1)
+            kinds[text] = (last, missed + 1)
             return
-        self._kinds[text] = (now, 0)
+        kinds[text] = (now, 0)
         more = f" (and {missed} more since the last such line)" if missed else ""
         self._logger.warning(f"{text}%s", *arguments, more, exc_info=exc_info)  # noqa: G004 - it holds the placeholders

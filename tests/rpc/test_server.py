@@ -15,7 +15,18 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from h2.errors import ErrorCodes
 from hpack import Encoder
-from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    ExtensionFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from impervious.pb.grpc.health.v1 import HealthCheckRequest as Text
 from impervious.rpc import ChannelLimits, Server, ServerLimits
@@ -266,6 +277,62 @@ async def test_rapid_resets(autojump_clock: trio.testing.MockClock) -> None:
             await still_serves(listener)
 
 
+FLOODS: list[Frame] = [
+    SettingsFrame(0, settings={4: 100_000}),
+    SettingsFrame(0, flags=["ACK"]),
+    PingFrame(0, opaque_data=b"x" * 8),
+    PingFrame(0, opaque_data=b"x" * 8, flags=["ACK"]),
+    WindowUpdateFrame(0, window_increment=1),
+    WindowUpdateFrame(1, window_increment=1),
+    PriorityFrame(1, depends_on=3, stream_weight=9),
+    DataFrame(1, data=b""),
+    DataFrame(1, data=b"", flags=["PADDED"], pad_length=3),
+    DataFrame(1, data=b"x"),
+    ExtensionFrame(type=0x42, stream_id=0, body=b""),
+]
+
+
+@pytest.mark.parametrize("frame", FLOODS, ids=lambda frame: f"{type(frame).__name__} {list(frame.flags)}")
+async def test_floods_of_frames_that_carry_nothing(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture, frame: Frame
+) -> None:
+    """CVE-2019-9512 and its kin: what costs us work and the client nothing."""
+    with trio.fail_after(5):
+        async with attacked(ServerLimits(control_frames=100)) as (client, _, server, listener):
+            await client.open(SLEEP)
+            with suppress(trio.BrokenResourceError):
+                await client.send(*[frame] * 400)
+            await client.hear(h2.events.ConnectionTerminated)
+            assert [goaway.error_code for goaway in client.goaways()] == [ErrorCodes.ENHANCE_YOUR_CALM]
+            await client.hear()
+            assert client.closed
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().connections == 0
+            await still_serves(listener)
+    assert [record.getMessage() for record in caplog.records if "thrown out" in record.getMessage()]
+
+
+async def test_as_many_now_and_then_are_none_of_our_business(autojump_clock: trio.testing.MockClock) -> None:
+    async with attacked(ServerLimits(control_frames=100, control_frames_per_s=10.0)) as (client, _, server, _):
+        for _ in range(30):
+            await client.send(*[PingFrame(0, opaque_data=b"x" * 8)] * 90)
+            await client.hear(h2.events.PingAckReceived)
+            await trio.sleep(9.1)
+        assert server.statistics().connections == 1
+        assert not client.goaways()
+
+
+async def test_what_answers_our_frames_is_not_counted(autojump_clock: trio.testing.MockClock) -> None:
+    """Some clients hand a window back for every message, for the stream and for the connection."""
+    async with attacked(ServerLimits(control_frames=10, control_frames_per_s=1.0)) as (client, _, server, _):
+        for _ in range(100):
+            await client.open(COUNT, Text(service="5"))
+            await client.hear(h2.events.StreamEnded)
+            await client.send(*[WindowUpdateFrame(0, window_increment=5)] * 10)
+        assert server.statistics().connections == 1
+        assert not client.goaways()
+
+
 async def test_a_client_that_cancels_now_and_then_is_left_alone(autojump_clock: trio.testing.MockClock) -> None:
     async with attacked(ServerLimits(resets=50, resets_per_s=10.0, idle_s=10**6)) as (client, play, _, _):
         for _ in range(300):
@@ -392,7 +459,7 @@ async def test_a_client_that_does_not_read_its_socket(autojump_clock: trio.testi
             client.h2.initiate_connection()
             client.h2.increment_flow_control_window(2**30)
             client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
-            await client.open(CUSTOM)
+            await client.open(SLEEP)
             with suppress(trio.BrokenResourceError):
                 while True:
                     await trio.sleep(20)
@@ -430,7 +497,8 @@ async def test_a_client_that_opens_no_window_costs_one_message(autojump_clock: t
 
 @pytest.mark.slow
 async def test_a_flood_of_pings_that_nobody_reads_the_answers_of(autojump_clock: trio.testing.MockClock) -> None:
-    async with serving(Play(), make_pair=trio.testing.lockstep_stream_pair) as (server, listener, _):
+    limits = ServerLimits(control_frames=10**9)  # were it not for this, it would not get far
+    async with serving(Play(), limits=limits, make_pair=trio.testing.lockstep_stream_pair) as (server, listener, _):
         stream = await listener.connect()
         flood = PingFrame(0, opaque_data=b"x" * 8).serialize() * 3000
         sent = 0

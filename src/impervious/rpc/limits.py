@@ -55,6 +55,11 @@ class ServerLimits:
     """Calls that a client may take back in one go before it is thrown out (rapid reset, CVE-2023-44487)."""
     resets_per_s: float = 100.0
     """How fast that allowance grows back."""
+    control_frames: int = 1000
+    """Settings, pings, windows, priorities and other frames without content that a client may send in one go, beside
+    two for each frame of ours, before it is thrown out (CVE-2019-9512 and its kin)."""
+    control_frames_per_s: float = 100.0
+    """How fast that allowance grows back."""
     handshake_s: float = 10.0
     """For TLS and the first HTTP/2 frames together."""
     idle_s: float = 300.0

@@ -161,7 +161,7 @@ class Link(Generic[C]):
             if not data:
                 return
             self.last_received = trio.current_time()
-            self._wake(connection.receive(bytes(data)))
+            self._wake(connection.receive(bytes(data), at=self.last_received))
             after()
             if connection.backlog_bytes:
                 self.flush()

@@ -15,8 +15,10 @@ from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.metadata import Deadline
 
+from impervious.log_limit import LimitedLog
 from impervious.wire.grpc.framing import Budget
 from impervious.wire.grpc.headers import Metadata
+from impervious.wire.grpc.http2 import PeerFlood
 from impervious.wire.grpc.server import ServerCall, ServerConnection
 from impervious.wire.grpc.status import OK, Outcome
 
@@ -26,6 +28,7 @@ from .message import Decode, Message, plainly
 from .server_stream import Peer, ServerStream, details_bytes
 
 logger = logging.getLogger(__name__)
+_limited = LimitedLog(logger)
 
 _FAILED: Final = Outcome(Status.UNKNOWN, "Internal Server Error")
 """What a client learns of an exception in a handler. The rest is in our log."""
@@ -88,7 +91,13 @@ class ServerLink:
         peer: Peer,
         decode: Decode = plainly,
     ) -> None:
-        self.connection = ServerConnection(limits.tuning(), budget, max_calls=limits.calls)
+        self.connection = ServerConnection(
+            limits.tuning(),
+            budget,
+            max_calls=limits.calls,
+            control_burst=limits.control_frames,
+            control_per_s=limits.control_frames_per_s,
+        )
         self.finished = trio.Event()
         self._link: Link[ServerCall] = Link(stream, self.connection, self._wake)
         self._mapping = mapping
@@ -127,6 +136,9 @@ class ServerLink:
                     self._wake(self.connection.lose())
                     self._leaving = True  # whatever stops the server now: the nursery takes nobody any more
                 nursery.cancel_scope.cancel()
+        except* PeerFlood as group:
+            address = self._peer.address[0] if self._peer.address else "a client"
+            _limited.warning("%s: thrown out: %s", address, cause(group))
         except* TRANSPORT_ERRORS as group:
             logger.debug("%s: connection ended: %s", self._peer.address, cause(group))
         except* Exception:
@@ -206,7 +218,7 @@ class ServerLink:
             fresh, self._early_ends = connection.early_ends - self._early_ends, connection.early_ends
             if not self._resets.take(fresh):
                 connection.expel("too many calls taken back")
-                raise PeerSilent("too many calls taken back (rapid reset)")
+                raise PeerFlood("too many calls taken back (rapid reset)")
         self._leave_if_done()
 
     def _start(self, call: ServerCall) -> None:

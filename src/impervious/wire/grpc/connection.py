@@ -31,7 +31,10 @@ from hyperframe.frame import GoAwayFrame
 
 from .framing import Budget, Inbox
 from .headers import Header
-from .http2 import GoAway, PeerError, Tuning, open_http2
+from .http2 import GoAway, PeerError, PeerFlood, TooManyControlFrames, Tuning, open_http2
+
+ANSWERS_PER_FRAME: Final = 2
+"""What we send may be answered by so many frames that carry nothing: a window for the stream and one for all."""
 
 
 class Call:
@@ -86,14 +89,19 @@ class Connection(ABC, Generic[C]):
 
     # --- Bytes in, bytes out ------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> Collection[C]:
+    def receive(self, data: bytes, *, at: float = 0.0) -> Collection[C]:
         """Take in what the transport read.
+
+        Args:
+          data: what it read.
+          at: when, in seconds of any clock; a server counts by it what the peer may send.
 
         Returns:
           The calls that changed: something to read, room to send, an end.
 
         Raises:
           PeerError: the peer broke HTTP/2.
+          PeerFlood: or it sends too many frames that carry nothing.
         """
         try:
             events = self._h2.receive_data(data)
@@ -101,7 +109,8 @@ class Connection(ABC, Generic[C]):
         except Exception as error:  # h2, hpack and hyperframe raise what they like, and the bytes are the peer's
             self._drain_h2()
             self.over = True
-            raise PeerError(f"{type(error).__name__}: {error}") from error
+            kind = PeerFlood if isinstance(error, TooManyControlFrames) else PeerError
+            raise kind(f"{type(error).__name__}: {error}") from error
         for event in events:
             self._handle(event)
         self._drain_h2()
@@ -130,8 +139,9 @@ class Connection(ABC, Generic[C]):
 
     def ping(self, opaque: bytes) -> None:
         """Ask for a sign of life; `pongs` counts the answers. `opaque` is 8 bytes."""
-        self._h2.ping(opaque)
-        self._drain_h2()
+        if not self.over:
+            self._h2.ping(opaque)
+            self._drain_h2()
 
     def _drain_h2(self) -> None:
         self._outgoing += self._h2.data_to_send()
@@ -165,6 +175,7 @@ class Connection(ABC, Generic[C]):
             last = sent + step == size
             h2.send_data(stream_id, data if step == size else data[sent : sent + step], end_stream=end and last)
             sent += step
+            h2.control_left += ANSWERS_PER_FRAME
             self._drain_h2()
             if self.backlog_bytes >= self._tuning.backlog_bytes:
                 break
@@ -182,6 +193,7 @@ class Connection(ABC, Generic[C]):
         # h2 has seen all that was received, its events reach us one by one: the stream may be reset already.
         with suppress(StreamClosedError, StreamIDTooLowError):
             self._h2.send_headers(stream_id, headers, end_stream=end)
+            self._h2.control_left += ANSWERS_PER_FRAME
         self._drain_h2()
 
     def _reset(self, call: C, code: ErrorCodes) -> None:

@@ -1,11 +1,12 @@
-"""h2, set up for gRPC and kept from three things that it does otherwise.
+"""h2, set up for gRPC and kept from four things that it does otherwise.
 
 It closes its state machine on any GOAWAY, while gRPC servers send one to say "finish what you have": here the machine
 stays open and the frame is reported. It collects a frame before it finds it too long. It uses as large a compression
-table as the peer offers. Private parts of h2 are used here and nowhere else, hence the pin in pyproject.toml, and tests
-of what h2 does with and without.
+table as the peer offers. It takes any number of frames that carry nothing. Private parts of h2 are used here
+and nowhere else, hence the pin in pyproject.toml, and tests of what h2 does with and without.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,9 +14,9 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
-from h2.exceptions import FrameTooLargeError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes
-from hyperframe.frame import Frame, GoAwayFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame
 
 ALL_STREAMS: Final = 2**31 - 1
 """The highest stream id there is; as last id in a GOAWAY it means "not yet decided" (RFC 9113, 6.8)."""
@@ -25,6 +26,10 @@ _DEFAULT_WINDOW_BYTES: Final = 65_535
 
 _COMPRESSION_TABLE_BYTES: Final = 4096
 """Where every compression table starts (SETTINGS_HEADER_TABLE_SIZE, RFC 9113, 6.5.2)."""
+
+
+_CRUMB_BYTES: Final = 64
+"""A DATA frame below this that ends nothing counts as one that carries nothing."""
 
 
 class PeerError(Exception):
@@ -66,8 +71,24 @@ class Tuning:
             raise ValueError("windows must satisfy 65535 <= stream window < connection window < 2**31")
 
 
+class PeerFlood(PeerError):
+    """The peer sends more frames that carry nothing than any client needs."""
+
+
+class TooManyControlFrames(ProtocolError):
+    """As above, in h2's terms: it makes h2 send GOAWAY with this code."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
 class Http2(H2Connection):
-    """h2, but GOAWAY does not end the connection, and no frame is collected that will be refused."""
+    """h2, but GOAWAY does not end the connection, no frame is collected that will be refused, and floods end.
+
+    Attributes:
+      control_left: how many frames that carry nothing may still come.
+    """
+
+    control_left: float = math.inf
 
     MAX_CLOSED_STREAMS = 8192
     """Streams remembered after their end, so that late frames for them are no offence: more than can be under way. h2's
@@ -79,6 +100,14 @@ class Http2(H2Connection):
         event.last_stream_id = frame.last_stream_id
         event.additional_data = frame.additional_data or None
         return [], [event]
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        """Count what costs us work and brings nothing: settings, pings, windows, priorities, resets, crumbs of data."""
+        if not _carries_something(frame):
+            self.control_left -= 1
+            if self.control_left < 0:
+                raise TooManyControlFrames("too many frames that carry nothing")
+        return super()._receive_frame(frame)
 
     def limit_compression_table(self) -> None:
         """Use no larger table than the default, whatever the peer offers: it would be ours to fill and to search."""
@@ -95,6 +124,12 @@ class Http2(H2Connection):
         if len(head) == 3 and int.from_bytes(head, "big") > self.max_inbound_frame_size:
             self._terminate_connection(ErrorCodes.FRAME_SIZE_ERROR)
             raise FrameTooLargeError("a frame is longer than allowed, or this is not HTTP/2")
+
+
+def _carries_something(frame: Frame) -> bool:
+    if isinstance(frame, DataFrame):
+        return len(frame.data) >= _CRUMB_BYTES or "END_STREAM" in frame.flags
+    return isinstance(frame, HeadersFrame)  # a request, or the end of one; an error otherwise
 
 
 def open_http2(tuning: Tuning, *, client_side: bool, max_calls: int | None) -> Http2:

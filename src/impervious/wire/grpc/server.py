@@ -6,6 +6,7 @@ names the last one that will be handled. Calls that the peer takes back before t
 `early_ends`, for whoever holds the clock to judge (rapid reset, CVE-2023-44487).
 """
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -31,6 +32,10 @@ from .status import STATUS_DETAILS, Outcome
 
 _CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _ANSWER: Final[tuple[Header, ...]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+FRAMES_PER_CALL: Final = 4
+"""A request may bring so many frames that carry nothing."""
+MOST_EARNED: Final = 20_000.0
+"""Frames that carry nothing, of those that our answers allow, for which the peer may be behind."""
 _DRAIN_PING: Final = b"draining"
 
 
@@ -57,17 +62,46 @@ class ServerCall(Call):
 class ServerConnection(Connection[ServerCall]):
     """One connection from a client.
 
+    Args:
+      tuning: sizes.
+      budget: for unfinished requests.
+      max_calls: open at once.
+      control_burst: how many frames that carry nothing may come in one go, besides those that answer ours.
+      control_per_s: how fast that allowance grows back.
+
     Attributes:
       early_ends: calls that the peer took back, or that were refused, since the connection began.
       draining: `drain` was called. From the second GOAWAY on `refusing` is true as well.
     """
 
-    def __init__(self, tuning: Tuning, budget: Budget, *, max_calls: int) -> None:
+    def __init__(
+        self,
+        tuning: Tuning,
+        budget: Budget,
+        *,
+        max_calls: int,
+        control_burst: float = math.inf,
+        control_per_s: float = math.inf,
+    ) -> None:
         super().__init__(tuning, budget, client_side=False, max_calls=max_calls)
+        self._h2.control_left = self._control_burst = control_burst
+        self._control_per_s = control_per_s
+        self._last_at: float | None = None
         self._opened: list[ServerCall] = []
         self.early_ends = 0
         self.draining = False
         self.refusing = False
+
+    def receive(self, data: bytes, *, at: float = 0.0) -> Collection[ServerCall]:
+        """Take in what the transport read; see `Connection.receive`."""
+        since = at if self._last_at is None else self._last_at
+        self._last_at = at
+        left = self._h2.control_left
+        if left < self._control_burst:
+            self._h2.control_left = min(self._control_burst, left + (at - since) * self._control_per_s)
+        else:  # earned by our answers: kept up to a point, because a client with many streams is behind by many
+            self._h2.control_left = min(left, max(self._control_burst, MOST_EARNED))
+        return super().receive(data, at=at)
 
     def take_opened(self) -> list[ServerCall]:
         """Requests that arrived since the last take, oldest first."""
@@ -164,6 +198,7 @@ class ServerConnection(Connection[ServerCall]):
             call, refusal = None, _trailers_only(Status.INVALID_ARGUMENT, str(error))
         if refusal is None and call is not None and not self.refusing:
             call.peer_ended = ended
+            self._h2.control_left += FRAMES_PER_CALL
             self.calls[event.stream_id] = call
             self._opened.append(call)
             return
