@@ -55,6 +55,7 @@ OTHER = {
     "limits.auto_answer_fee_msat": "2",
     "limits.auto_answers_sat_per_day": "3",
     "limits.subscribers": "4",
+    "limits.connections_per_address": "7",
     "limits.idempotency_days": "5",
     "limits.events_days": "6",
     "limits.events_mb": "7",

@@ -258,6 +258,41 @@ async def test_connections_over_the_limit_are_closed(
     assert any("refused, 2 connections are open already" in record.getMessage() for record in caplog.records)
 
 
+async def test_connections_that_wait_for_their_client_give_way(autojump_clock: trio.testing.MockClock) -> None:
+    """Those without a call, and those whose calls wait for their requests; not one that works."""
+    async with attacked(ServerLimits(connections=3)) as (idle, play, server, listener):
+        works, owes = RawClient(await listener.connect()), RawClient(await listener.connect())
+        await works.begin()
+        await works.open(SLEEP, Text(service="100"))
+        await owes.begin()
+        await trio.sleep(5)
+        await owes.open(UNARY)
+        await trio.sleep(5)
+        for slow in (idle, owes):
+            newcomer = RawClient(await listener.connect())
+            await newcomer.begin()
+            await newcomer.open(SLEEP, Text(service="100"))
+            await slow.hear(h2.events.ConnectionTerminated)
+            await slow.hear()
+            assert slow.closed
+        assert await (await listener.connect()).receive_some() == b""  # all of them work
+        await trio.testing.wait_all_tasks_blocked()
+        assert (server.statistics().connections, play.running) == (3, 3)
+
+
+async def test_a_request_that_does_not_come_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    async with attacked(ServerLimits(request_s=7.0)) as (client, _, server, _):
+        began = trio.current_time()
+        stream_id = await client.open(UNARY)
+        client.h2.send_data(stream_id, frame_message(b"hello")[:7])
+        await client.flush()
+        await client.hear(h2.events.StreamEnded)
+        [answer] = [event for event in client.events if isinstance(event, h2.events.ResponseReceived)]
+        assert dict(answer.headers or [])[b"grpc-status"] == b"4"
+        assert trio.current_time() == pytest.approx(began + 7, abs=0.1)
+        assert server.statistics().calls == server._budget.used_bytes == 0
+
+
 async def test_rapid_resets(autojump_clock: trio.testing.MockClock) -> None:
     """CVE-2023-44487: open and take back, as fast as the wire carries it."""
     with trio.fail_after(5):

@@ -244,6 +244,12 @@ class LimitsConfig:
         sat(0), Sat(200), "Most that automatic answers cost beyond what their requests brought, in any 24 hours."
     )
     subscribers: int = setting(whole(1), 1000, "Event streams open at a time.")
+    connections_per_address: int = setting(
+        whole(0),
+        300,
+        "Connections open at a time to gRPC, and to HTTP, from one address (IPv6: one /64). 0: no limit. This "
+        "machine's own have none, because its programs and proxies share them; behind a proxy elsewhere set 0.",
+    )
     idempotency_days: int = setting(whole(1, 3650, "days"), 7, "How long an Idempotency-Key is remembered.")
     events_days: int = setting(whole(0, 36_500, "days"), 0, "Older events are pruned. 0 keeps them.")
     events_mb: int = setting(

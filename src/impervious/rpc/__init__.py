@@ -14,6 +14,7 @@ from .server import Servable, Server, ServerStatistics
 from .server_link import CallInfo
 from .server_stream import Peer, ServerStream
 from .service import StreamsClosed
+from .slots import Slots, client_of, fair_share
 from .tls import client_context, server_context
 
 __all__ = [
@@ -31,9 +32,12 @@ __all__ = [
     "ServerLimits",
     "ServerStatistics",
     "ServerStream",
+    "Slots",
     "Stream",
     "StreamsClosed",
     "client_context",
+    "client_of",
+    "fair_share",
     "open_channel",
     "open_channel_over",
     "server_context",

@@ -51,6 +51,10 @@ class ServerLimits:
     """Calls a connection may have open at once: one front end with many subscribers uses one connection."""
     connections: int = 1000
     """Connections open at once; beyond, new ones are closed at once."""
+    connections_per_client: int = 0
+    """The same from one address, or one IPv6 network of 64 bits; 0 for no limit. Loopback never has one."""
+    request_s: float = 60.0
+    """How long the one message of a request may take to arrive."""
     resets: int = 1000
     """Calls that a client may take back in one go before it is thrown out (rapid reset, CVE-2023-44487)."""
     resets_per_s: float = 100.0

@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol, TypeVar
 import trio
 from grpclib.const import Handler
 
+from impervious.log_limit import LimitedLog
 from impervious.wire.grpc.framing import Budget
 
 from .limits import ServerLimits
@@ -20,9 +21,11 @@ from .link import CLEANUP_S, TRANSPORT_ERRORS, cause
 from .message import Decode, plainly
 from .server_link import OnCall, ServerLink
 from .server_stream import Peer
+from .slots import Slots, client_of, fair_share
 from .tls import require_http2
 
 logger = logging.getLogger(__name__)
+_limited = LimitedLog(logger)
 
 S = TypeVar("S", bound=trio.abc.Stream)
 
@@ -78,9 +81,10 @@ class Server:
         self._on_call = on_call
         self._decode = decode
         self._budget = Budget(self._limits.unfinished_bytes)
+        self._budgets: dict[str, Budget] = {}
+        """Of clients that are connected."""
         self._links: dict[ServerLink, trio.CancelScope] = {}
-        self._open = 0
-        self._full = False
+        self._slots = Slots(self._limits.connections, self._limits.connections_per_client)
         self._stopping = False
 
     def statistics(self) -> ServerStatistics:
@@ -162,21 +166,40 @@ class Server:
 
     async def _accept(self, stream: trio.abc.Stream, ssl_context: ssl.SSLContext | None) -> None:
         """One connection, from accept to close. Nothing a client does may raise here."""
-        if self._open >= self._limits.connections or self._stopping:
-            if not self._full:  # told once, not once for each of a flood
-                self._full = True
-                logger.warning("%s: refused, %d connections are open already", peer_address(stream), self._open)
+        address = peer_address(stream)
+        place = _Place()
+        full = None if self._stopping else self._slots.take(place, address[0] if address else None)
+        if full is not None:
+            host = address[0] if address else "a client"
+            _limited.warning("%s: refused, %d connections are open already %s", host, full.open, full)
+        if full is not None or self._stopping:
             await trio.aclose_forcefully(stream)
             return
-        self._full = False
-        self._open += 1
         try:
-            await self._serve_connection(stream, ssl_context)
+            with place.scope:
+                await self._serve_connection(stream, ssl_context, address, place)
+            if place.scope.cancelled_caught:
+                await trio.aclose_forcefully(stream)  # it gave way
         finally:
-            self._open -= 1
+            self._slots.give_back(place)
+            client = client_of(address[0]) if address else None
+            if client in self._budgets and not self._slots.of(client):
+                del self._budgets[client]
 
-    async def _serve_connection(self, stream: trio.abc.Stream, ssl_context: ssl.SSLContext | None) -> None:
-        address = peer_address(stream)
+    def _budget_of(self, address: tuple[str, int] | None) -> Budget:
+        client = client_of(address[0]) if address else None
+        if client is None:
+            return self._budget
+        share = max(fair_share(self._limits.unfinished_bytes), self._limits.message_bytes)
+        return self._budgets.setdefault(client, Budget(share, within=self._budget))
+
+    async def _serve_connection(
+        self,
+        stream: trio.abc.Stream,
+        ssl_context: ssl.SSLContext | None,
+        address: tuple[str, int] | None,
+        place: "_Place",
+    ) -> None:
         certificate = None
         if ssl_context is not None:
             secured = trio.SSLStream(stream, ssl_context, server_side=True, https_compatible=True)
@@ -189,10 +212,13 @@ class Server:
                 return
             stream, certificate = secured, secured.getpeercert()
         peer = Peer(address, certificate)
-        link = ServerLink(stream, self._mapping, self._limits, self._budget, self._on_call, peer, self._decode)
+        link = ServerLink(
+            stream, self._mapping, self._limits, self._budget_of(address), self._on_call, peer, self._decode
+        )
         # Shielded from the cancellation that stops the server, so that calls can finish; _stop ends it.
         with trio.CancelScope(shield=True) as scope:
-            self._links[link] = scope
+            self._links[link] = place.scope = scope
+            place.link = link
             try:
                 await link.run()
             finally:
@@ -215,6 +241,24 @@ class Server:
     async def _all_finished(self) -> None:
         for link in list(self._links):
             await link.finished.wait()
+
+
+class _Place:
+    """A connection, from its accept to its end, as `Slots` knows it."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.link: ServerLink | None = None
+        self._since = trio.current_time()
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when it has been waiting for its client."""
+        return self._since if self.link is None else self.link.waiting_since
+
+    def give_way(self) -> None:
+        """End at once."""
+        self.scope.cancel()
 
 
 def peer_address(stream: trio.abc.Stream) -> tuple[str, int] | None:

@@ -119,6 +119,14 @@ class ServerLink:
         """How many handlers run."""
         return len(self._streams)
 
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when it has been waiting for its client: for a call, or for the messages of all that are open."""
+        if not self._streams:
+            return self._idle_since
+        since = [stream.waiting_since for stream in self._streams.values()]
+        return None if None in since else min(each for each in since if each is not None)
+
     # --- Running ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -231,7 +239,7 @@ class ServerLink:
             self.connection.refuse(call)
         else:
             stream: ServerStream[Message, Message] = ServerStream(
-                call, self._link, self.connection, handler, self._peer, self._decode
+                call, self._link, self.connection, handler, self._peer, self._decode, self._limits.request_s
             )
             self._streams[call] = stream
             self._nursery.start_soon(self._serve, stream, handler, name=call.path)

@@ -1,6 +1,7 @@
 """One call as its handler sees it, in the shape of grpclib.server.Stream."""
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Final, Generic, Self
@@ -74,6 +75,7 @@ class ServerStream(Generic[Request, Response]):
         handler: Handler,
         peer: Peer,
         decode: Decode = plainly,
+        request_s: float = math.inf,
     ) -> None:
         self.call = call
         self.scope = trio.CancelScope()
@@ -87,6 +89,8 @@ class ServerStream(Generic[Request, Response]):
         self.path = call.path
         self._handler = handler
         self._decode = decode
+        self._opened_at = trio.current_time()
+        self._due_at = math.inf if self._cardinality.client_streaming else self._opened_at + request_s
         self._link = link
         self._connection = connection
         self._readable = Wakeup()
@@ -95,6 +99,11 @@ class ServerStream(Generic[Request, Response]):
         self._sent = 0
         self._passed = 0
         self._sending = False
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when the client owes its first message; None once it came."""
+        return None if self._received or self.call.peer_ended else self._opened_at
 
     def wake(self) -> None:
         """Something changed about the call."""
@@ -124,7 +133,11 @@ class ServerStream(Generic[Request, Response]):
                 return None
             if connection.backlog_bytes:
                 self._link.flush()
-            await self._readable.wait()
+            with trio.move_on_at(self._due_at) as scope:
+                await self._readable.wait()
+            if scope.cancelled_caught:
+                text = f"the request did not arrive within {self._due_at - self._opened_at:g} s"
+                raise GRPCError(Status.DEADLINE_EXCEEDED, text)
             waited = True
 
     def _read(self) -> bytes | None:

@@ -22,6 +22,7 @@ from impervious.server.operations import CallContext
 from impervious.service import Service
 from impervious.service.command import Command, commands_of
 from impervious.wire.json import Encoding
+from impervious.wire.json.reading import Misfit, bound, members_once
 
 MAX_INTEGER: Final = 2**63 - 1
 """What a command can be given, either way from zero."""
@@ -159,13 +160,20 @@ def read_object(body: bytes) -> Mapping[str, object]:
       InvalidArgument: says where it stops being JSON.
     """
     try:
+        bound(body)
         text = body.decode("utf-8-sig")
-        value: object = json.loads(text, parse_constant=_refuse) if text and not text.isspace() else {}
+        value: object = (
+            json.loads(text, parse_constant=_refuse, object_pairs_hook=members_once)
+            if text and not text.isspace()
+            else {}
+        )
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"the body is not UTF-8 text (byte {error.start + 1})") from None
     except json.JSONDecodeError as error:
         problem = f"{error.msg[0].lower()}{error.msg[1:]} (line {error.lineno}, column {error.colno})"
         raise InvalidArgument(f"the body is not JSON: {problem}") from None
+    except Misfit as misfit:
+        raise InvalidArgument(str(misfit)) from None
     except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
         raise InvalidArgument("the body holds something too large") from None
     if value is None:

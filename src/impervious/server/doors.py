@@ -13,7 +13,7 @@ import trio
 from impervious.config import Config
 from impervious.errors import ConfigError
 from impervious.model import ServiceType
-from impervious.rpc import Health, Servable, Server, ServerLimits
+from impervious.rpc import Health, Servable, Server, ServerLimits, Slots
 from impervious.server import commands, strict
 from impervious.server.api.table import operations
 from impervious.server.closing import Closing
@@ -21,6 +21,7 @@ from impervious.server.feed import Feed
 from impervious.server.frames import Frames
 from impervious.server.grpc import HostedService, StreamService, TableService, asks
 from impervious.server.guard import Authorizer, BrowserRules, authorize
+from impervious.server.http.bodies import Bodies
 from impervious.server.http.front import Front
 from impervious.server.http.routes import make_routes
 from impervious.server.http.serving import HttpServer
@@ -127,7 +128,11 @@ class Doors:
 
     def grpc_server(self) -> Server:
         """Make the gRPC server, to serve on any listener."""
-        limits = ServerLimits(message_bytes=largest_request(self._config), connections=self._connections)
+        limits = ServerLimits(
+            message_bytes=largest_request(self._config),
+            connections=self._connections,
+            connections_per_client=self._config.limits.connections_per_address,
+        )
         services: list[Servable] = [TableService(self.table), StreamService(self._feed), self._health, *self._hosted]
         described = [(each.service_type, each.grpc_descriptors()) for each in self._node.services]
         try:
@@ -138,7 +143,8 @@ class Doors:
 
     def http_server(self) -> HttpServer:
         """Make the HTTP server, to serve on TCP listeners."""
-        return HttpServer(self.http_app(), streams=self.streams, calls=self.calls, max_connections=self._connections)
+        slots = Slots(self._connections, self._config.limits.connections_per_address)
+        return HttpServer(self.http_app(), streams=self.streams, calls=self.calls, slots=slots)
 
     def http_app(self) -> Front:
         """Make the ASGI application of the HTTP server."""
@@ -153,7 +159,7 @@ class Doors:
                 self._node,
                 self.calls,
                 document=self._described,
-                max_body=largest_request(self._config),
+                bodies=Bodies(largest=largest_request(self._config)),
             ),
             encoding_at=self._encoding_at,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import trio
 from tests.server.house import House, Inside, config, open_app
 
+from impervious.rpc import Slots
 from impervious.server.http.serving import LAST_WORDS_S, HttpServer
 
 SEND = b"POST /v1/message/send?wait=true HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
@@ -42,7 +43,7 @@ async def open_door(
 ) -> AsyncIterator[Door]:
     async with open_app(config(tmp_path)) as inside, trio.open_nursery() as nursery:
         server = HttpServer(
-            inside.app, streams=inside.doors.streams, calls=inside.doors.calls, max_connections=max_connections
+            inside.app, streams=inside.doors.streams, calls=inside.doors.calls, slots=Slots(max_connections, 0)
         )
         scope, stopped = trio.CancelScope(), trio.Event()
 

@@ -14,6 +14,8 @@ from tests.rpc.certificates import Files, make_certificate
 from tests.server.house import ALICE
 from tests.server.http.door import GET, SEND, UPGRADE, Door, open_door
 
+from impervious.rpc import slots
+
 POST = b"POST /v1/message/send HTTP/1.1\r\nHost: localhost\r\n"
 SUBSCRIBE = b"GET /v1/subscribe HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SSE = b"GET /v1/subscribe HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
@@ -157,3 +159,24 @@ async def test_thousands_of_bad_ends_leave_the_port_open(tmp_path: Path) -> None
             async with await door.connect() as stream:
                 await stream.send_all(GET)
                 assert b"200" in await stream.receive_some()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [b"", GET[:20], POST + b"Content-Length: 20\r\n\r\n{", GET])
+async def test_clients_that_only_hold_connections_open_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(slots, "PATIENCE_S", 0.05)
+    async with open_door(tmp_path, max_connections=10) as door:
+        holding = [await door.connect() for _ in range(10)]
+        for stream in holding:
+            await stream.send_all(sent)
+        await door.until_connected(10)
+        await trio.sleep(0.1)
+        with trio.fail_after(5):
+            for _ in range(5):
+                async with await door.connect() as stream:
+                    await stream.send_all(GET)
+                    assert b"200" in await stream.receive_some()
+        for stream in holding:
+            await stream.aclose()

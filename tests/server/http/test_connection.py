@@ -151,6 +151,16 @@ async def test_requests_that_are_none_are_refused(tmp_path: Path, name: str) -> 
             await still_serves(address)
 
 
+async def test_a_client_still_sending_a_refused_body_gets_its_answer(tmp_path: Path) -> None:
+    size = 16 << 20  # more than sockets hold
+    async with serving_house(tmp_path) as (_, address), await connect(address) as stream:
+        with trio.fail_after(10):
+            await stream.send_all(
+                b"POST /v1/sign HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+            )
+            assert (await read_until_closed(stream)).startswith(b"HTTP/1.1 413")
+
+
 async def test_an_offer_of_http_2_is_declined(tmp_path: Path) -> None:
     offer = (
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"

@@ -13,6 +13,7 @@ from impervious.pb.lightning import GenerateInvoiceRequest, PayInvoiceRequest
 from impervious.pb.messaging import SendMessageRequest
 from impervious.pb.websocket import SubscribeRequest, SubscribeResponse
 from impervious.wire.json import Encoding, decode
+from impervious.wire.json.reading import MAX_VALUES
 
 
 class Colour(betterproto2.Enum):
@@ -91,9 +92,49 @@ class TestTheBody:
         names = ["colour", "maybe", "names", "mate", "byNumber", "byName", "wings", "fins"]
         assert beast(json.dumps(dict.fromkeys(names))) == Beast()
 
-    def test_the_last_of_a_name_given_twice_counts(self) -> None:
-        body = b'{"amount": 1, "replyToId": "a", "amount": 2, "reply_to_id": "b"}'
-        assert decode(SendMessageRequest, body) == SendMessageRequest(amount=2, reply_to_id="b")
+    @pytest.mark.parametrize(
+        ("body", "problem"),
+        [
+            (b'{"amount": 1, "amount": 2}', "amount is given twice: give it once"),
+            (b'{"amount": 1, "amount": 1}', "amount is given twice: give it once"),
+            (b'{"amount": null, "amount": 1}', "amount is given twice: give it once"),
+            (b'{"amount": 1, "\\u0061mount": 1}', "amount is given twice: give it once"),
+            (b'{"unknown": 1, "unknown": 1}', "unknown is given twice: give it once"),
+            (b'{"unknown": [{"x": 1, "x": 1}]}', "x is given twice: give it once"),
+            (b'{"\\n": 1, "\\n": 1}', "a member is given twice: give it once"),
+            (
+                b'{"replyToId": "a", "reply_to_id": "b"}',
+                "reply_to_id is replyToId, which is given too: give one of them",
+            ),
+            (
+                b'{"reply_to_id": null, "replyToId": "b"}',
+                "replyToId is reply_to_id, which is given too: give one of them",
+            ),
+        ],
+    )
+    def test_a_member_given_twice(self, body: bytes, problem: str) -> None:
+        assert refusal(SendMessageRequest, body) == problem
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"x": [' + b"1," * 2_000_000 + b"1]}",
+            b"[" + b"[]," * 20_000 + b"[]]",
+            b'{"x": [' + b'"",' * 20_000 + b'""]}',
+            b'"",' * 1_000_000,
+        ],
+    )
+    def test_too_many_values(self, body: bytes) -> None:
+        assert refusal(SendMessageRequest, body) == f"the body has more than {MAX_VALUES} values: send less at once"
+
+    @pytest.mark.parametrize("text", [",:[{" * 10_000, "\\", '"', '\\",[' * 10_000, "\n" * 10_000])
+    def test_what_is_inside_a_string_does_not_count(self, text: str) -> None:
+        body = json.dumps({"text": text, "pubkey": ","}).encode()
+        assert decode(SendMessageRequest, body) == SendMessageRequest(text=text, pubkey=",")
+
+    @given(st.recursive(st.text() | st.integers(), st.lists, max_leaves=50))
+    def test_nothing_small_is_too_much(self, value: object) -> None:
+        assert decode(SendMessageRequest, json.dumps({"x": value}).encode()) == SendMessageRequest()
 
     @pytest.mark.parametrize(
         ("body", "problem"),
@@ -332,7 +373,7 @@ class TestManyAndNested:
     def test_one_of_several(self) -> None:
         assert beast('{"wings": 2, "fins": null}') == Beast(wings=2)
         assert refusal(Beast, b'{"wings": 2, "fins": 0}') == "fins cannot be given together with wings: choose one"
-        assert beast('{"fins": 1, "fins": 2}') == Beast(fins=2)
+        assert refusal(Beast, b'{"fins": 1, "fins": 2}') == "fins is given twice: give it once"
 
     @pytest.mark.parametrize(
         ("body", "problem"),

@@ -62,6 +62,8 @@ class Connection:
         self._app = app
         self._transport = Transport(stream, ssl_context)
         self._closing = closing
+        self._waiting_since: float | None = trio.current_time()
+        self._exchange: Exchange | None = None
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
 
     async def run(self) -> None:
@@ -78,6 +80,20 @@ class Connection:
         finally:
             await transport.aclose()
 
+    @property
+    def host(self) -> str | None:
+        """The address of the client."""
+        return self._transport.peer[0] if self._transport.peer else None
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when it has been waiting for a request, or for the rest of one; None while it answers one."""
+        return self._exchange.body_since if self._exchange is not None else self._waiting_since
+
+    def give_way(self) -> None:
+        """End at once, in favour of another."""
+        self.cut()
+
     def cut(self) -> None:
         """Close the socket under everything that still uses it, which ends it at once."""
         self._transport.cut()
@@ -85,7 +101,10 @@ class Connection:
     async def _serve(self) -> None:
         try:
             while (request := await self._next_request()) is not None:
+                self._waiting_since = None
                 await self._answer(request)
+                self._exchange = None
+                self._waiting_since = trio.current_time()
                 if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                     break
                 if self._closing.begun:
@@ -129,7 +148,8 @@ class Connection:
             scope = self._websocket_scope(request)
             await WebsocketExchange(self._http, self._transport, request, scope).run(self._app)
         else:
-            await Exchange(self._http, self._transport, self._http_scope(request)).run(self._app)
+            self._exchange = Exchange(self._http, self._transport, self._http_scope(request))
+            await self._exchange.run(self._app)
 
     def _http_scope(self, request: h11.Request) -> HTTPScope:
         path, _, query = request.target.partition(b"?")

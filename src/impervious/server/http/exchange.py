@@ -53,6 +53,8 @@ class Exchange:
         self._scope_of_app = trio.CancelScope()
         self._pointless = trio.Event()
         """Nothing is left to be waited for once the peer has ended its side."""
+        self.body_since: float | None = trio.current_time()
+        """Since when the request's body has been arriving; None once it has."""
         self._left = False
         """The application has learnt, or will when it receives, that nobody waits for its answer."""
         self._fault: h11.RemoteProtocolError | RudePeer | None = None
@@ -68,6 +70,8 @@ class Exchange:
         """
         # Before the application runs, so that it is known whether there is a body to be waited for.
         first = self._http.next_event()
+        if isinstance(first, h11.EndOfMessage):
+            self.body_since = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_on, first)
             with self._scope_of_app:
@@ -163,6 +167,7 @@ class Exchange:
             elif isinstance(event, h11.Data):
                 await self._to_app.send({"type": "http.request", "body": bytes(event.data), "more_body": True})
             elif isinstance(event, h11.EndOfMessage):
+                self.body_since = None
                 await self._to_app.send({"type": "http.request", "body": b"", "more_body": False})
                 return
             else:

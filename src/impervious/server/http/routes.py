@@ -9,29 +9,23 @@ from typing import Final
 
 import betterproto2 as proto
 import trio
-from grpclib.const import Status
-from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent
+from hypercorn.typing import ASGIReceiveEvent
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from impervious.server.closing import Closing
 from impervious.server.commands import Route
 from impervious.server.convert import STOPPING, Problem, problem
 from impervious.server.guard import caller
-from impervious.server.http.asgi import JSON_HEADERS, HttpCall, Receive, Send, WebScope, arrived
+from impervious.server.http.asgi import JSON_HEADERS, HttpCall, Receive, Send, WebScope, arrived, refuse
+from impervious.server.http.bodies import Bodies, BodyRefused
 from impervious.server.http.front import App, not_found, wrong_method
 from impervious.server.openapi import OPENAPI
 from impervious.server.operations import CallContext, Door, Operation
 from impervious.server.options import Query, encoding_of, fields_of_query, is_extended
 from impervious.server.readiness import Judged, readiness
 from impervious.wire.json import Encoding, decode, encode
-
-BODY_S: Final = 60
-"""How long a body may take to arrive."""
-LINGER_S: Final = 2.0
-"""How long the rest of a refused body is read and thrown away: a socket closed on unread bytes would be reset, and the
-client would see that instead of our answer."""
 
 _HEADERS: Final = {name.decode(): value.decode() for name, value in JSON_HEADERS}
 
@@ -45,7 +39,7 @@ def make_routes(
     closing: Closing,
     *,
     document: Callable[[Encoding], bytes],
-    max_body: int,
+    bodies: Bodies,
 ) -> App:
     """Make the application behind `Front`.
 
@@ -55,12 +49,11 @@ def make_routes(
       node: asked for /readyz.
       closing: begins when calls that still run are to be answered that the daemon stops.
       document: writes the OpenAPI document for an encoding.
-      max_body: bytes of the largest body taken.
+      bodies: those that are arriving.
     """
     # Its own name and folders are of no use here: nothing is read from disk.
     app = QuartTrio("impervious", static_folder=None, template_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = max_body
-    app.config["BODY_TIMEOUT"] = BODY_S
+    app.config["MAX_CONTENT_LENGTH"] = app.config["BODY_TIMEOUT"] = None  # bodies have arrived when it gets them
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     for each in operations:
@@ -70,9 +63,9 @@ def make_routes(
     _add(app, OPENAPI, "GET", _openapi(document))
     _add(app, "/healthz", "GET", _healthz)
     _add(app, "/readyz", "GET", _readyz(node))
-    app.register_error_handler(HTTPException, _foreign_problem(max_body))
+    app.register_error_handler(HTTPException, _foreign_problem)
     app.register_error_handler(Exception, _any_problem)
-    return _lingering(app)
+    return _with_whole_bodies(app, bodies)
 
 
 def _add(app: QuartTrio, route: str, method: str, view: View) -> None:
@@ -160,24 +153,15 @@ def _response(status: int, body: bytes) -> Response:
 # --- Errors -----------------------------------------------------------------------------------------------------------
 
 
-def _foreign_problem(max_body: int) -> Callable[[HTTPException], Awaitable[Response]]:
-    async def answer(error: HTTPException) -> Response:
-        await trio.lowlevel.checkpoint()
-        path = arrived.get().path
-        match error:
-            case NotFound():
-                return _problem_response(not_found(path))
-            case MethodNotAllowed():
-                return _wrong_method(path, error.valid_methods or ())
-            case RequestEntityTooLarge():
-                text = f"the body has more than {max_body} bytes: send less (message.max_bytes bounds a message)"
-                return _problem_response(Problem(code=Status.INVALID_ARGUMENT, message=text))
-            case RequestTimeout():
-                text = f"the body did not arrive within {BODY_S} s"
-                return _problem_response(Problem(code=Status.DEADLINE_EXCEEDED, message=text))
-        return _problem_response(problem(error, path))
-
-    return answer
+async def _foreign_problem(error: HTTPException) -> Response:
+    await trio.lowlevel.checkpoint()
+    path = arrived.get().path
+    match error:
+        case NotFound():
+            return _problem_response(not_found(path))
+        case MethodNotAllowed():
+            return _wrong_method(path, error.valid_methods or ())
+    return _problem_response(problem(error, path))
 
 
 def _wrong_method(path: str, allowed: Iterable[str]) -> Response:
@@ -196,24 +180,27 @@ def _problem_response(found: Problem) -> Response:
     return _response(found.http_status, found.body)
 
 
-def _lingering(app: QuartTrio) -> App:
-    """Read a refused body to its end, within bounds, before the answer ends and with it the connection."""
+def _with_whole_bodies(app: QuartTrio, bodies: Bodies) -> App:
+    """Hand the application bodies that have arrived whole, and answer for those that do not."""
 
-    async def lingering(scope: WebScope, receive: Receive, send: Send) -> None:
-        ended = trio.Event()
+    async def with_whole_body(scope: WebScope, receive: Receive, send: Send) -> None:
+        try:
+            body = await bodies.read(arrived.get(), receive)
+        except BodyRefused as refused:
+            await refuse(send, refused.problem, is_websocket=False)
+            return
+        if body is None:
+            return  # nobody waits for an answer
+        given = False
 
-        async def receive_noting() -> ASGIReceiveEvent:
-            event = await receive()
-            if event["type"] != "http.request" or not event["more_body"]:
-                ended.set()
-            return event
+        async def receive_whole() -> ASGIReceiveEvent:
+            nonlocal given, body
+            if given:
+                return await receive()
+            given, whole, body = True, body or b"", None
+            await trio.lowlevel.checkpoint()
+            return {"type": "http.request", "body": whole, "more_body": False}
 
-        async def send_patiently(event: ASGISendEvent) -> None:
-            if event["type"] == "http.response.body" and not event["more_body"]:
-                with trio.move_on_after(LINGER_S):
-                    await ended.wait()
-            await send(event)
+        await app(scope, receive_whole, send)
 
-        await app(scope, receive_noting, send_patiently)
-
-    return lingering
+    return with_whole_body

@@ -13,10 +13,13 @@ from typing import Final, NoReturn
 import trio
 from hypercorn.typing import ASGIFramework
 
+from impervious.log_limit import LimitedLog
+from impervious.rpc import Slots
 from impervious.server.closing import Closing
 from impervious.server.http.connection import Connection
 
 logger = logging.getLogger(__name__)
+_limited = LimitedLog(logger)
 
 LAST_WORDS_S: Final = 0.5
 """How long requests may take to give up, and sockets to be closed, once the grace period is over."""
@@ -29,14 +32,14 @@ class HttpServer:
       app: the application.
       streams: begun when the server is to stop: streams end.
       calls: begun at the end of the grace period: requests that still run are answered.
-      max_connections: open at once; beyond, new ones are closed at once.
+      slots: for connections; without one, a new connection is closed at once.
     """
 
-    def __init__(self, app: ASGIFramework, *, streams: Closing, calls: Closing, max_connections: int) -> None:
+    def __init__(self, app: ASGIFramework, *, streams: Closing, calls: Closing, slots: Slots) -> None:
         self._app = app
         self._streams = streams
         self._calls = calls
-        self._max_connections = max_connections
+        self._slots = slots
         self._open: dict[Connection, trio.CancelScope] = {}
         self._empty = trio.Event()
 
@@ -80,17 +83,20 @@ class HttpServer:
         raise AssertionError("served for ever")  # pragma: no cover
 
     async def _accept(self, stream: trio.SocketStream, ssl_context: ssl.SSLContext | None) -> None:
-        if len(self._open) >= self._max_connections or self._streams.begun:
-            logger.warning("a connection was refused: %d are open already", len(self._open))
+        connection = Connection(self._app, stream, ssl_context, self._streams)
+        full = None if self._streams.begun else self._slots.take(connection, connection.host)
+        if full is not None:
+            _limited.warning("a connection was refused: %d are open already %s", full.open, full)
+        if full is not None or self._streams.begun:
             await trio.aclose_forcefully(stream)
             return
-        connection = Connection(self._app, stream, ssl_context, self._streams)
         # Shielded from the cancellation that stops the server, so that requests can finish; _stop ends it.
         with trio.CancelScope(shield=True) as scope:
             self._open[connection] = scope
             try:
                 await connection.run()
             finally:
+                self._slots.give_back(connection)
                 del self._open[connection]
                 if not self._open:
                     self._empty.set()

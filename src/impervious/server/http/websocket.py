@@ -25,7 +25,8 @@ _VERSION: Final = b"13"
 _KEY_BYTES: Final = 24
 _INTERNAL_ERROR: Final = 1011
 _ABNORMAL: Final = 1006
-BURST_BYTES: Final = 1 << 20
+_YIELD_EVERY: Final = 32
+BURST_BYTES: Final = 64 << 10
 """What a client may send at once into a stream, where it is ignored."""
 BYTES_PER_S: Final = 64 << 10
 """How fast it may go on after that: it is read no faster, so that a chatterer costs little."""
@@ -191,7 +192,9 @@ class WebsocketExchange:
                 self._rude = True
                 return
             self._frames.receive_data(data)
-            for event in self._frames.events():
+            for count, event in enumerate(self._frames.events(), start=1):
+                if count % _YIELD_EVERY == 0:  # thousands of short ones may have come in one read
+                    await trio.lowlevel.checkpoint()
                 if isinstance(event, Ping):
                     await self._write(self._frames.send(event.response()))
                 elif isinstance(event, CloseConnection):

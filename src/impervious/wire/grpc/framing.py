@@ -38,11 +38,26 @@ def frame_message(message: bytes) -> bytes:
 class Budget:
     """How many bytes of unfinished messages may be held at once by all calls that share this budget."""
 
-    __slots__ = ("limit_bytes", "used_bytes")
+    __slots__ = ("_within", "limit_bytes", "used_bytes")
 
-    def __init__(self, limit_bytes: float) -> None:
+    def __init__(self, limit_bytes: float, *, within: "Budget | None" = None) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self._within = within
+        """A wider budget that this one is a part of."""
+
+    def take(self, size: int) -> bool:
+        """Use some up; False if there is not enough left, here or in the wider one."""
+        if self.used_bytes + size > self.limit_bytes or not (self._within is None or self._within.take(size)):
+            return False
+        self.used_bytes += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Free some."""
+        self.used_bytes -= size
+        if self._within is not None:
+            self._within.give_back(size)
 
 
 class Inbox:
@@ -106,17 +121,15 @@ class Inbox:
     def _take_chunk(self) -> None:
         data, flow_bytes = self._chunks.popleft()
         self.unread_bytes -= flow_bytes
-        budget = self._budget
-        if budget.used_bytes + len(data) > budget.limit_bytes:
+        if not self._budget.take(len(data)):
             raise GRPCError(Status.RESOURCE_EXHAUSTED, "too many unfinished messages are held already; try again later")
-        budget.used_bytes += len(data)
         self._partial += data
 
     def _cut(self, flag: int) -> bytes:
         partial, end = self._partial, self._need
         message = bytes(memoryview(partial)[PREFIX_BYTES:end])
         del partial[:end]
-        self._budget.used_bytes -= end
+        self._budget.give_back(end)
         self._need = PREFIX_BYTES
         return message if not flag else self._decompressed(flag, message)
 
@@ -146,7 +159,7 @@ class Inbox:
         """Throw everything away; returns how many unread bytes that were."""
         unread = self.unread_bytes
         self._chunks.clear()
-        self._budget.used_bytes -= len(self._partial)
+        self._budget.give_back(len(self._partial))
         self._partial.clear()
         self._need = PREFIX_BYTES
         self.unread_bytes = 0

@@ -47,6 +47,14 @@ _PLAIN_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,19})")
 _LARGEST_EXPONENT: Final = 20
 """Of ten; 2**64 has 20 digits."""
 
+MAX_VALUES: Final = 10_000
+"""Names and values of one body, as gRPC has it for fields: reading so many takes a few ms, in which nothing else
+happens."""
+_DEEPEST: Final = 1000
+"""Levels of one inside the other, beyond which a body is refused unread."""
+_LONGEST_NUMBER: Final = 400
+"""Characters: the largest double has 309 digits."""
+
 _SHOWN: Final = 40
 """Characters of a map's key that an error repeats."""
 
@@ -68,13 +76,13 @@ def decode(message_type: type[M], text: bytes, *, encoding: Encoding = Encoding.
     try:
         value = _parse(text)
         return message_type() if value is None else cast("M", _reader(message_type, encoding)(value))
-    except _Wrong as wrong:
+    except Misfit as wrong:
         raise InvalidArgument(str(wrong)) from None
     except RecursionError:
         raise InvalidArgument("the body's JSON is nested too deeply") from None
 
 
-class _Wrong(ValueError):
+class Misfit(ValueError):
     """A value does not fit its place."""
 
     def __init__(self, problem: str, place: str = "") -> None:
@@ -82,10 +90,10 @@ class _Wrong(ValueError):
         self.problem = problem
         self.place = place
 
-    def below(self, outer: str) -> "_Wrong":
+    def below(self, outer: str) -> "Misfit":
         """Name the place from one level further out."""
         dot = "." if self.place and not self.place.startswith("[") else ""
-        return _Wrong(self.problem, f"{outer}{dot}{self.place}")
+        return Misfit(self.problem, f"{outer}{dot}{self.place}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,22 +102,67 @@ class _Number:
 
 
 def _parse(text: bytes) -> object:
+    bound(text)
     try:
         body = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _Wrong(f"is not UTF-8 text (byte {error.start + 1})") from None
+        raise Misfit(f"is not UTF-8 text (byte {error.start + 1})") from None
     if not body or body.isspace():
         return None
     try:
-        value: object = json.loads(body, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
+        value: object = json.loads(
+            body,
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=members_once,
+        )
     except json.JSONDecodeError as error:
         problem = error.msg[0].lower() + error.msg[1:]
-        raise _Wrong(f"is not JSON: {problem} (line {error.lineno}, column {error.colno})") from None
+        raise Misfit(f"is not JSON: {problem} (line {error.lineno}, column {error.colno})") from None
     return value
 
 
+def bound(text: bytes) -> None:
+    """Refuse what takes long to parse, at the cost of a glance: values are counted by what stands between them.
+
+    Raises:
+      Misfit: there are more than MAX_VALUES.
+      RecursionError: they are nested too deeply.
+    """
+    if _separators(text) <= MAX_VALUES:
+        return
+    # Without escapes, every second quote ends a string; what is between strings is what counts.
+    parts = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 4 * MAX_VALUES)
+    between = b"".join(parts[::2])
+    first_end = min((at for at in (between.find(b"]"), between.find(b"}")) if at >= 0), default=len(between))
+    if between.count(b"[", 0, first_end) + between.count(b"{", 0, first_end) > _DEEPEST:
+        raise RecursionError
+    if len(parts) > 4 * MAX_VALUES or _separators(between) > MAX_VALUES:
+        raise Misfit(f"has more than {MAX_VALUES} values: send less at once")
+
+
+def _separators(text: bytes) -> int:
+    return sum(map(text.count, (b",", b":", b"[", b"{")))
+
+
+def members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of its members (`object_pairs_hook`).
+
+    Raises:
+      Misfit: one is given twice.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Readers differ in which of the two they take: a proxy may have judged the other one.
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Misfit("is given twice: give it once", twice[:_SHOWN] if twice.isprintable() else "a member")
+    return found
+
+
 def _refuse_constant(name: str) -> object:
-    raise _Wrong(f"is not JSON: {name} is no number")
+    raise Misfit(f"is not JSON: {name} is no number")
 
 
 # --- Messages ---------------------------------------------------------------------------------------------------------
@@ -139,12 +192,19 @@ def _reader(message_type: type[proto.Message], encoding: Encoding) -> _Read:
 def _read_members(members: Mapping[str, _Member], value: Mapping[str, object]) -> dict[str, object]:
     found: dict[str, object] = {}
     chosen: dict[str, str] = {}
+    given: dict[str, str] = {}
+    """Attribute -> the name under which it came, of the two that it has."""
     for key, item in value.items():
         member = members.get(key)
-        if member is None or item is None:
+        if member is None:
+            continue
+        first = given.setdefault(member.attribute, key)
+        if first != key:
+            raise Misfit(f"is {first}, which is given too: give one of them", key)
+        if item is None:
             continue
         if member.group is not None and chosen.setdefault(member.group, member.attribute) != member.attribute:
-            raise _Wrong(f"cannot be given together with {chosen[member.group]}: choose one", key)
+            raise Misfit(f"cannot be given together with {chosen[member.group]}: choose one", key)
         found[member.attribute] = _at(key, member.read, item)
     return found
 
@@ -182,20 +242,20 @@ def _read_single(field: Field, encoding: Encoding) -> _Read:
 def _at(place: str, read: Callable[[object], T], value: object) -> T:
     try:
         return read(value)
-    except _Wrong as wrong:
+    except Misfit as wrong:
         raise wrong.below(place) from None
 
 
 def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise _Wrong("must be an object, in braces")
+        raise Misfit("must be an object, in braces")
     return value
 
 
 def _read_list(read_item: _Read) -> _Read:
     def read(value: object) -> list[object]:
         if not isinstance(value, list):
-            raise _Wrong("must be a list, in brackets")
+            raise Misfit("must be a list, in brackets")
         return [_at(f"[{position}]", read_item, item) for position, item in enumerate(value)]
 
     return read
@@ -203,10 +263,14 @@ def _read_list(read_item: _Read) -> _Read:
 
 def _read_map(read_key: _Read, read_value: _Read) -> _Read:
     def read(value: object) -> dict[object, object]:
-        return {
+        given = _object(value)
+        found = {
             _at(f"key {position}", read_key, key): _at(f"[{key[:_SHOWN]!r}]", read_value, item)
-            for position, (key, item) in enumerate(_object(value).items(), start=1)
+            for position, (key, item) in enumerate(given.items(), start=1)
         }
+        if len(found) != len(given):
+            raise Misfit("has two keys that are the same number")
+        return found
 
     return read
 
@@ -230,17 +294,17 @@ def _read_string(value: object) -> str:
 
 def _read_text(value: object) -> bytes:
     if not isinstance(value, str):
-        raise _Wrong("must be a string, in quotes")
+        raise Misfit("must be a string, in quotes")
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError:
-        raise _Wrong("holds half a character (a surrogate without its pair): send it as UTF-8") from None
+        raise Misfit("holds half a character (a surrogate without its pair): send it as UTF-8") from None
 
 
 def _read_base64(remedy: str) -> _Read:
     def read(value: object) -> bytes:
         if not isinstance(value, str):
-            raise _Wrong("must be a string of base64, in quotes")
+            raise Misfit("must be a string of base64, in quotes")
         standard = value.replace("-", "+").replace("_", "/")
         if "=" not in standard:
             standard += "=" * (-len(standard) % 4)
@@ -248,14 +312,14 @@ def _read_base64(remedy: str) -> _Read:
             # Python's other decoders skip bad characters: the bytes would be others than were meant.
             return binascii.a2b_base64(standard, strict_mode=True)
         except ValueError:
-            raise _Wrong(f"is not base64: {remedy}") from None
+            raise Misfit(f"is not base64: {remedy}") from None
 
     return read
 
 
 def _read_bool(value: object) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong("must be true or false, without quotes")
+        raise Misfit("must be true or false, without quotes")
     return value
 
 
@@ -264,7 +328,7 @@ def _number_text(value: object) -> str:
         return value.text
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return value
-    raise _Wrong("must be a number, with or without quotes")
+    raise Misfit("must be a number, with or without quotes")
 
 
 def _read_int(low: int, high: int) -> Callable[[object], int]:
@@ -272,7 +336,7 @@ def _read_int(low: int, high: int) -> Callable[[object], int]:
         text = _number_text(value)
         number = int(text) if _PLAIN_INTEGER.fullmatch(text) else _whole(text)
         if number is None or not low <= number <= high:
-            raise _Wrong(f"must be a whole number from {low} to {high}")
+            raise Misfit(f"must be a whole number from {low} to {high}")
         return number
 
     return read
@@ -280,6 +344,8 @@ def _read_int(low: int, high: int) -> Callable[[object], int]:
 
 def _whole(text: str) -> int | None:
     """Take 5.0 and 1e3 for the whole numbers they are; None for what is not whole, or far out of range."""
+    if len(text) > _LONGEST_NUMBER:
+        return None
     try:
         number = Decimal(text)
     except InvalidOperation:  # an exponent of many digits
@@ -293,9 +359,12 @@ def _read_float(largest: float) -> _Read:
     def read(value: object) -> float:
         if isinstance(value, str) and value in _FLOAT_WORDS:
             return _FLOAT_WORDS[value]
-        number = float(_number_text(value))
+        text = _number_text(value)
+        if len(text) > _LONGEST_NUMBER:
+            raise Misfit(f"must have at most {_LONGEST_NUMBER} characters")
+        number = float(text)
         if math.isinf(number) or abs(number) > largest:
-            raise _Wrong("is too large for its type")
+            raise Misfit("is too large for its type")
         return number
 
     return read
@@ -309,7 +378,7 @@ def _read_enum(enum: type[proto.Enum]) -> _Read:
         if not isinstance(value, str):
             return enum(read_number(value))
         if value not in names:
-            raise _Wrong(f"must be one of {', '.join(names)}")
+            raise Misfit(f"must be one of {', '.join(names)}")
         return names[value]
 
     return read
