@@ -12,6 +12,7 @@ import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import partial
 from typing import Final, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from impervious.server.convert import message_id
 from impervious.server.operations import CallContext
 from impervious.service import Service
 from impervious.service.command import Command, commands_of
+from impervious.service.faults import answered
 from impervious.wire.json import Encoding
 from impervious.wire.json.reading import Misfit, bound, members_once
 
@@ -100,7 +102,7 @@ def _route(service: Service, command: Command) -> Route:
             arguments[KEY] = context.idempotency_key
         for name, value in arguments.items():
             arguments[name] = await _resolved(value, service)
-        answer = to_json(await command.call(**arguments), context.encoding)
+        answer = to_json(await answered(service.service_type, partial(command.call, **arguments)), context.encoding)
         return json.dumps({} if answer is None else answer, ensure_ascii=False, separators=(",", ":")).encode()
 
     return Route(

@@ -5,8 +5,9 @@ ends. The rooms below know nothing of HTTP and gRPC, and the two know nothing of
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import trio
 
@@ -33,12 +34,16 @@ from impervious.server.options import known_types
 from impervious.server.readiness import readiness
 from impervious.server.reflection import Reflection
 from impervious.server.source import Behind
+from impervious.service import Service
+from impervious.service.faults import told_by
 from impervious.wire.json import Encoding
 
 if TYPE_CHECKING:
     from impervious.server.openapi.document import Document
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GRACE_S: Final = 2.0
 """How long calls may go on once the doors are to close: with the steps after it, well under the 5 s of a stop."""
@@ -55,6 +60,29 @@ _REQUEST_BYTES: Final = 4 << 20
 """What gRPC servers usually take."""
 
 _WEBSOCKET: Final = ServiceType("websocket")
+
+
+def _grpc_services(service: Service) -> list[HostedService]:
+    def ask() -> list[HostedService]:
+        return [HostedService(service.context.config, inner) for inner in service.grpc_services()]
+
+    return _unless_off(service, partial(told_by, service.service_type, "cannot say its gRPC services", ask), [])
+
+
+def _descriptors(service: Service) -> bytes:
+    ask = partial(told_by, service.service_type, "cannot describe its gRPC services", service.grpc_descriptors)
+    return _unless_off(service, ask, b"")
+
+
+def _unless_off(service: Service, ask: Callable[[], T], otherwise: T) -> T:
+    """Ask; of a service that is switched off, no mistake matters."""
+    try:
+        return ask()
+    except ConfigError as error:
+        if service.context.config.active:
+            raise
+        logger.warning("%s: it is switched off, and left out: %s", service.service_type, error)
+        return otherwise
 
 
 def largest_request(config: Config) -> int:
@@ -86,9 +114,7 @@ class Doors:
         self.table = operations(node.services)
         """Everything that can be called under a published path."""
         self._commands = commands.routes(node.services)
-        self._hosted = [
-            HostedService(each.context.config, inner) for each in node.services for inner in each.grpc_services()
-        ]
+        self._hosted = [hosted for each in node.services for hosted in _grpc_services(each)]
         self._document: Document | None = None
         self._feed = Feed(config.service(_WEBSOCKET), node, Frames(), self.streams, known_types(config))
         self._names = [*service_names(self.table), *sorted(name for each in self._hosted for name in each.names)]
@@ -134,7 +160,7 @@ class Doors:
             connections_per_client=self._config.limits.connections_per_address,
         )
         services: list[Servable] = [TableService(self.table), StreamService(self._feed), self._health, *self._hosted]
-        described = [(each.service_type, each.grpc_descriptors()) for each in self._node.services]
+        described = [(each.service_type, _descriptors(each)) for each in self._node.services]
         try:
             everything = [*services, Reflection(services, described)]
             return Server(everything, limits=limits, on_call=asks(self._authorizer), decode=strict.decode)

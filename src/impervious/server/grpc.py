@@ -23,6 +23,7 @@ from impervious.server.frames import Framing, Shape
 from impervious.server.guard import Authorizer, CallFacts, caller
 from impervious.server.operations import CallContext, Door, Operation
 from impervious.server.options import Watch, is_extended
+from impervious.service.faults import answered
 
 SUBSCRIBE: Final = "/websocket.Websocket/Subscribe"
 
@@ -118,7 +119,7 @@ class HostedService:
     async def _answer(self, path: str, handler: Handler, call: Call) -> None:
         try:
             self._config.require_active()
-            await handler.func(call)
+            await answered(self._config.service_type, partial(handler.func, call))
         except Exception as error:  # the outermost boundary of a call, as below
             raise problem(error, path).grpc_error from error
 

@@ -1,9 +1,11 @@
 """What a service is given: its configuration, the Lightning node, the database, and a way to send."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Final, TypeVar
 
 import trio
@@ -22,6 +24,10 @@ from impervious.units import Msat
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
+SLOW_EFFECT_S: Final = 0.1
+"""A transaction of a service's takes less than a millisecond; what takes so long waits for something."""
 LONGEST_SLEEP_S: Final = 86_400.0
 """Computers sleep and clocks are set: a wall-clock time far away is looked at again each day."""
 
@@ -126,7 +132,7 @@ class ServiceContext:
         """
         if key is None:
             far = await self.recipient(recipient)
-            return await self.transaction(lambda tx: send(tx, far))
+            return await self._store.write(lambda tx: self.run_effect(tx, lambda bound: send(bound, far), what=send))
         checked_key(key)
         # The name as it was given: after a LEAVE, for one, nobody goes by it.
         digest = hashlib.sha256(f"{_as_given(recipient)}|".encode() + request).digest()
@@ -139,7 +145,7 @@ class ServiceContext:
             known = recall(tx)
             if known is not None:
                 return known  # two calls raced
-            identifier = send(self.bind(tx), far)
+            identifier = self.run_effect(tx, lambda bound: send(bound, far), what=send)
             idempotency.remember(tx, service_type, key, digest, identifier)
             return identifier
 
@@ -170,7 +176,7 @@ class ServiceContext:
 
     async def transaction(self, effect: Callable[[ServiceTx], T]) -> T:
         """Run `effect` in a transaction: all of it is kept, or what it raises is raised here and nothing is."""
-        return await self._store.write(lambda tx: effect(self.bind(tx)))
+        return await self._store.write(lambda tx: self.run_effect(tx, effect))
 
     async def read(self, work: Callable[[ServiceTx], T]) -> T:
         """Run `work`, which must not write, on a snapshot of what is committed."""
@@ -251,6 +257,29 @@ class ServiceContext:
         await self.require_payable()
         if recipient == (await self.node.wait_ready()).pubkey:
             raise InvalidArgument("pubkey is this node's own: a node cannot pay itself; give another node's")
+
+    def run_effect(self, tx: Tx, effect: Callable[[ServiceTx], T], *, what: object = None) -> T:
+        """Run a function of the service in the writer, and name it in the log if everything else waits for it.
+
+        Args:
+          tx: the transaction.
+          effect: the function.
+          what: it was made from; None: it is its own.
+        """
+        began = perf_counter()
+        try:
+            return effect(self.bind(tx))
+        finally:
+            took_s = perf_counter() - began
+            if took_s > SLOW_EFFECT_S:
+                name = getattr(what or effect, "__qualname__", type(effect).__name__)
+                logger.warning(
+                    "%s: %s held the database for %.2f s, and every other write waited: what runs in a transaction must"
+                    " be quick; look things up before it",
+                    self.config.service_type,
+                    name,
+                    took_s,
+                )
 
     def bind(self, tx: Tx) -> ServiceTx:
         """Make of the database's transaction one of this service."""

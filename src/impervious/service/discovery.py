@@ -16,6 +16,8 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+import trio
+
 from impervious.config import DEFAULT_RECORD_TYPES, LIGHTNING, Config, ServiceConfig, check_record_types
 from impervious.errors import ConfigError
 from impervious.model import STATUS, ServiceType
@@ -48,11 +50,12 @@ def find_services(built_in: Sequence[type[Service]], given: Sequence[type[Servic
     return list(found.values())
 
 
+@trio.lowlevel.enable_ki_protection  # what is raised here was raised by the package, and is no control-C
 def _load(entry: EntryPoint) -> type[Service]:
     try:
         loaded = entry.load()
-    except Exception as error:  # an import can fail in any way
-        raise ConfigError(
+    except BaseException as error:  # an import can fail in any way, and say sys.exit()
+        raise ConfigError(  # noqa: ASYNC104 - synchronous
             f"the installed service {entry.name} ({entry.value}) cannot be loaded: {error!r}; mend its package or"
             " remove it"
         ) from error

@@ -5,16 +5,23 @@ node. Everything else is the service's own mistake: it must not cost the node it
 service breaks a few times is set aside, and a service that breaks by itself is started again.
 """
 
-from typing import Final, TypeAlias
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias, TypeVar
 from uuid import uuid4
 
+import trio
+
+from impervious.background import split_cancelled
 from impervious.errors import ConfigError, NodeRefused, NodeUnavailable, StoreFull, StoreUnusable
 from impervious.model import Event
 from impervious.service.transaction import ServiceTx
 from impervious.wire.payloads import compact
 
-MISTAKES: Final = (Exception, SystemExit)
-"""What a service's code may raise; neither being cancelled nor control-C is among it."""
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 TRIES: Final = 4
 """How often a fact is shown to a service that breaks at it: over 4 to 7 s, enough for what is not there yet."""
 
@@ -25,6 +32,87 @@ FATAL: Final[_Kinds] = (StoreUnusable,)
 """What only the operator can mend."""
 FATAL_BY_ITSELF: Final[_Kinds] = (*FATAL, ConfigError)
 """The same of a service's `run`, which may find that what it is told cannot work."""
+
+
+class ServiceBroke(RuntimeError):
+    """A service raised what ends programs, such as SystemExit, where it answers a call: its `__cause__`."""
+
+
+def mistake_of(error: BaseException) -> BaseException:
+    """Return what a service's code is to blame for, whatever it is: SystemExit and KeyboardInterrupt, too.
+
+    A control-C never comes out of a service: what calls one has `trio.lowlevel.enable_ki_protection`, so Trio raises it
+    in the main task.
+
+    Raises:
+      trio.Cancelled: the service was cancelled; what it raised besides is logged.
+      GeneratorExit: the program is taken apart.
+    """
+    cancelled, mistake = split_cancelled(error)
+    if cancelled is not None and mistake is not None and is_one_of(mistake, FATAL_BY_ITSELF):
+        raise error
+    if cancelled is not None:
+        if mistake is not None:
+            logger.error("a service broke while it was cancelled", exc_info=mistake)
+        raise cancelled
+    if isinstance(error, GeneratorExit):
+        raise error
+    return error
+
+
+@trio.lowlevel.enable_ki_protection
+async def mistake_made(work: Callable[[], Awaitable[object]]) -> BaseException | None:
+    """Run a coroutine function of a service's.
+
+    Returns:
+      What it raised; None: nothing.
+
+    Raises: as `mistake_of`.
+    """
+    try:
+        await work()
+    except BaseException as error:  # noqa: ASYNC103 - a cancellation is raised again
+        return mistake_of(error)  # noqa: ASYNC104
+    return None
+
+
+@trio.lowlevel.enable_ki_protection
+async def answered(service_type: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Have a service answer a call.
+
+    Raises:
+      ServiceBroke: it raised what would end the program. Ordinary errors come as they are.
+    """
+    try:
+        return await call()
+    except Exception:
+        raise
+    except BaseException as error:
+        mistake = mistake_of(error)
+        raise ServiceBroke(f"the {service_type} service raised {_name(mistake)}") from mistake  # noqa: ASYNC104
+
+
+@trio.lowlevel.enable_ki_protection
+def told_by(service_type: str, what: str, ask: Callable[[], T]) -> T:
+    """Ask a service for something at the start of the node, which needs it.
+
+    Args:
+      service_type: whose it is.
+      what: it fails at, for the error: "cannot be made".
+      ask: the service's code.
+
+    Raises:
+      ConfigError: as it was raised; or for anything else, with what the operator can do.
+    """
+    try:
+        return ask()
+    except ConfigError:
+        raise
+    except BaseException as error:  # noqa: ASYNC103 - synchronous
+        raise ConfigError(  # noqa: ASYNC104
+            f"the {service_type} service {what}: {error!r}; mend its package, remove it, or set its entry in"
+            " service_list to active: false"
+        ) from error
 
 
 def is_passing(error: BaseException) -> bool:

@@ -14,8 +14,7 @@ import trio
 
 from impervious.backoff import delays_s
 from impervious.config import Config
-from impervious.containment import is_containable
-from impervious.errors import Malformed, NotFound, StoreFull
+from impervious.errors import ConfigError, Malformed, NotFound, StoreFull
 from impervious.gate import PaymentGate
 from impervious.hub import Hub
 from impervious.model import Event, ServiceType, Shown
@@ -92,7 +91,14 @@ class Services:
             context = ServiceContext(
                 entry, settings=config, node=node, store=store, hub=hub, outbound=outbound, gate=gate
             )
-            self._services[each.service_type] = each(context)
+            try:
+                made = faults.told_by(each.service_type, "cannot be made", partial(each, context))
+            except ConfigError as error:
+                if entry.active:
+                    raise
+                logger.warning("%s: it is switched off, and left out: %s", each.service_type, error)
+                continue
+            self._services[each.service_type] = made
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self._services.values())
@@ -191,7 +197,7 @@ class Services:
         except Malformed as error:
             logger.info("%s: message %s of %s is dropped: %s", service_type, message.id, message.sender, error)
         except BaseException as error:  # noqa: ASYNC103 - one message can never stop a node
-            if not is_containable(error) or is_environmental(error):
+            if is_environmental(error):  # KeyboardInterrupt, too: control-C comes to the main thread only
                 raise
             logger.exception("%s: message %s of %s is dropped", service_type, message.id, message.sender)
         return None
@@ -219,20 +225,19 @@ class Services:
         delays = self._delays()
         while True:
             began = trio.current_time()
-            try:
-                await run()
+            error = await faults.mistake_made(run)
+            if error is None:
                 break
-            except faults.MISTAKES as error:
-                if faults.is_one_of(error, faults.FATAL_BY_ITSELF):
-                    raise
-                if trio.current_time() - began > LAST_RETRY_S:
-                    delays = self._delays()  # it ran well: this is no part of a series of failures
-                delay_s = next(delays)
-                if faults.is_passing(error):
-                    logger.warning("%s: stopped, and starts again in %.0f s: %s", service.service_type, delay_s, error)
-                else:
-                    logger.exception("%s: broken, and starts again in %.0f s", service.service_type, delay_s)
-                    await self._tell_broken(service, error)
+            if faults.is_one_of(error, faults.FATAL_BY_ITSELF):
+                raise error
+            if trio.current_time() - began > LAST_RETRY_S:
+                delays = self._delays()  # it ran well: this is no part of a series of failures
+            delay_s = next(delays)
+            if faults.is_passing(error):
+                logger.warning("%s: stopped, and starts again in %.0f s: %s", service.service_type, delay_s, error)
+            else:
+                logger.error("%s: broken, and starts again in %.0f s", service.service_type, delay_s, exc_info=error)
+                await self._tell_broken(service, error)
             once.started()  # nobody waits for what is away
             await trio.sleep(delay_s)
         once.started()
@@ -256,18 +261,18 @@ class Services:
     async def _show_until_handled(self, service: Service, name: str, event: Event) -> None:
         broke = 0
         for delay_s in self._delays():
-            try:
-                return await self._show(service, name, event)
-            except faults.MISTAKES as error:
-                if faults.is_one_of(error, faults.FATAL):
-                    raise
-                if faults.is_passing(error):
-                    logger.warning("%s: event %d waits: %s", service.service_type, event.seq, error)
-                else:
-                    broke += 1
-                    logger.exception("%s: event %d broke it (%d)", service.service_type, event.seq, broke)
-                    if broke >= faults.TRIES and await self._set_aside(service, name, event, error):
-                        return
+            error = await faults.mistake_made(partial(self._show, service, name, event))
+            if error is None:
+                return
+            if faults.is_one_of(error, faults.FATAL):
+                raise error
+            if faults.is_passing(error):
+                logger.warning("%s: event %d waits: %s", service.service_type, event.seq, error)
+            else:
+                broke += 1
+                logger.error("%s: event %d broke it (%d)", service.service_type, event.seq, broke, exc_info=error)
+                if broke >= faults.TRIES and await self._set_aside(service, name, event, error):
+                    return
             await trio.sleep(delay_s)
 
     async def _show(self, service: Service, name: str, event: Event) -> None:
@@ -276,7 +281,7 @@ class Services:
 
         def commit(tx: Tx) -> None:
             if effect is not None:
-                effect(service.context.bind(tx))
+                service.context.run_effect(tx, effect)
             log.advance_reader(tx, name, event.seq)
 
         await self._store.write(commit)
