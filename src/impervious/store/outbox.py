@@ -261,7 +261,10 @@ def committed(tx: Tx, message_id: MessageId) -> Msat:
 def finish(tx: Tx, message_id: MessageId, state: MessageState, outcome: str) -> None:
     """Store how a message ended; its bytes are no longer needed."""
     tx.run(
-        "UPDATE outbound SET state = ?, outcome = ?, payload = x'' WHERE id = ?", state.value, outcome, message_id.bytes
+        "UPDATE outbound SET state = ?, outcome = ?, payload = x'', retry_ms = NULL WHERE id = ?",
+        state.value,
+        outcome,
+        message_id.bytes,
     )
     tx.run("UPDATE part SET state = 'dead' WHERE message_id = ? AND state = 'pending'", message_id.bytes)
 
