@@ -146,6 +146,14 @@ class PaymentNode(Protocol):
         """Read the node's open payment channels, active or not."""
         ...
 
+    async def route_hints(self) -> Sequence[RouteHint]:
+        """Say which ways lead to this node that others cannot see: over its private channels.
+
+        Returns:
+          Nothing if it has a public channel, or none.
+        """
+        ...
+
     def channel_news(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Tell each time from now on that a payment channel of the node's becomes active.
 

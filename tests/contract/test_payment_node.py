@@ -11,7 +11,16 @@ from impervious.errors import (
     PaymentFailure,
     PaymentNotFound,
 )
-from impervious.model import KeysendSupport, NodeInfo, NodePubkey, NodeState, Payment, PaymentStatus, Verdict
+from impervious.model import (
+    InvoiceTerms,
+    KeysendSupport,
+    NodeInfo,
+    NodePubkey,
+    NodeState,
+    Payment,
+    PaymentStatus,
+    Verdict,
+)
 from impervious.sim.engine.answers import WalletState
 from impervious.units import Msat
 from impervious.wire import lnd_signature
@@ -137,6 +146,42 @@ async def test_a_way_that_is_tried_again_keeps_to_the_limits(stage: Stage) -> No
     stage.lnd("carol").set_accepts_keysend(False)
     refused = await stage.pay(3)
     assert refused.failure is PaymentFailure.INCORRECT_PAYMENT_DETAILS
+
+
+async def test_a_node_with_private_channels_only_is_reached_by_what_it_says_of_them(stage: Stage) -> None:
+    await stage.alice.wait_ready()
+    erin = stage.node("erin")
+    await erin.wait_ready()
+    assert (await stage.pay(1, to="erin")).failure is PaymentFailure.NO_ROUTE
+    [[hop]] = hints = await erin.route_hints()
+    assert hop.pubkey == stage.lnd("bob").pubkey
+    assert (await erin.list_channels())[0].chan_id == hop.chan_id
+    paid = await stage.alice.send_keysend(
+        stage.lnd("erin").pubkey,
+        Msat(1000),
+        preimage_of(1),
+        {400000: b"hello"},
+        fee_limit=Msat(5000),
+        timeout_s=60,
+        hints=hints,
+    )
+    assert (paid.status, paid.fee) == (PaymentStatus.SUCCEEDED, 1000)
+    route = await stage.alice.find_route(
+        stage.lnd("erin").pubkey, Msat(1000), {400000: b"hello"}, fee_limit=Msat(5000), hints=hints
+    )
+    assert (route.hops, route.fee) == (2, 1000)
+    assert await stage.alice.route_hints() == await stage.node("bob").route_hints() == ()
+
+
+async def test_an_invoice_of_a_node_with_private_channels_only_names_them(stage: Stage) -> None:
+    await stage.alice.wait_ready()
+    erin = stage.node("erin")
+    await erin.wait_ready()
+    for private in (False, True):
+        made = await erin.add_invoice(InvoiceTerms(amount=Msat(1000), private=private))
+        read = await stage.alice.decode_invoice(made.payment_request)
+        payment = await stage.alice.pay_invoice(read, fee_limit=Msat(5000), timeout_s=60)
+        assert (payment.status is PaymentStatus.SUCCEEDED) == private
 
 
 # --- signatures ---

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impervious.errors import Malformed
-from impervious.model import NodePubkey, RecordType
+from impervious.model import HopHint, NodePubkey, RecordType
 from impervious.pb import envelope as pb
 from impervious.units import MAX_MSAT, Msat
 from impervious.wire import envelope
@@ -15,6 +15,7 @@ from impervious.wire.envelope import Envelope, Header, SignedHeader
 
 SENDER = NodePubkey(bytes.fromhex("02b80cabdf82638aac86948e4c06e82064f547768dcef977677b9ea931ea75bab5"))
 ID = UUID(int=7, version=4)
+WAY = (HopHint(pubkey=SENDER, chan_id=2**64 - 1, base_fee=Msat(1000), fee_ppm=1, cltv_delta=40),)
 HEADER = Header(
     sender=SENDER,
     sent_at_ms=1_700_000_000_000,
@@ -52,6 +53,7 @@ headers = st.builds(
     amount=st.integers(0, MAX_MSAT).map(Msat),
     order=integers,
     void_orders=st.lists(integers, max_size=64).map(tuple),
+    hints=st.sampled_from([(), (WAY,), (WAY, WAY)]),
 )
 
 

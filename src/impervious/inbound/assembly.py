@@ -18,7 +18,7 @@ from impervious.inbound.arrival import Local, PartArrived
 from impervious.inbound.boundary import run_contained
 from impervious.inbound.turns import Show, as_it_is
 from impervious.model import STATUS, EventKind, NewEvent, NodePubkey, SettledInvoice
-from impervious.store import Tx, inbox
+from impervious.store import Tx, hints, inbox
 from impervious.store.inbox import Assembly, Complete
 from impervious.units import Msat, sat_credited
 from impervious.wire.envelope import Header
@@ -94,6 +94,8 @@ def _whole(
     if amount < header.amount:
         reason = f"{amount} msat came, {header.amount} were signed"
         return Refused(sender=header.sender, order=header.order, reason=reason)
+    if header.hints:
+        hints.remember(tx, header.sender, header.hints)
     return Complete(
         sender=header.sender,
         order=header.order,

@@ -10,6 +10,7 @@ from impervious.model import (
     AddedInvoice,
     Balance,
     DecodedInvoice,
+    HopHint,
     HtlcState,
     InvoiceHtlc,
     InvoiceState,
@@ -183,6 +184,22 @@ def channel(message: Channel) -> PaymentChannel:
             spendable=msat(Sat(max(0, message.local_balance - kept))),
             receivable=msat(Sat(max(0, message.remote_balance - theirs))),
         )
+
+
+def route_hints(message: PayReq) -> tuple[RouteHint, ...]:
+    """The ways to its receiver that an invoice names."""
+    with understood():
+        return tuple(tuple(map(_hop_hint, hint.hop_hints)) for hint in message.route_hints)
+
+
+def _hop_hint(message: PbHopHint) -> HopHint:
+    return HopHint(
+        pubkey=NodePubkey(bytes.fromhex(message.node_id)),
+        chan_id=message.chan_id,
+        base_fee=Msat(message.fee_base_msat),
+        fee_ppm=message.fee_proportional_millionths,
+        cltv_delta=message.cltv_expiry_delta,
+    )
 
 
 def route_hint(hint: RouteHint) -> PbRouteHint:

@@ -71,6 +71,11 @@ from impervious.units import Msat
 from impervious.wire import zbase32
 from impervious.wire.keysend import FEATURE_BIT, PREIMAGE_RECORD
 
+HINTS_MEMO: Final = "impervious: ways to this node, not to be paid"
+HINTS_AMOUNT: Final = Msat(1_000_000)
+"""LND stops at the first channel when an invoice asks for nothing."""
+HINTS_EXPIRY_S: Final = 60
+
 MAX_PARTS: Final = 16
 """Of one invoice's payment; lnd's own default."""
 
@@ -171,6 +176,17 @@ class LndNode(LndPayments):
             answer = await self.call(LIST_CHANNELS, ListChannelsRequest())
         return list(map(convert.channel, answer.channels))
 
+    async def route_hints(self) -> Sequence[RouteHint]:
+        """Say which ways lead to LND over its private channels, if it has no others (`node.PaymentNode`)."""
+        channels = await self.list_channels()
+        if not channels or not all(channel.private for channel in channels):
+            return ()
+        # LND alone knows which of its channels make a good hint, with which alias and fees. It says so in invoices.
+        request = Invoice(memo=HINTS_MEMO, value_msat=HINTS_AMOUNT, expiry=HINTS_EXPIRY_S, private=True)
+        made = await self.call(ADD_INVOICE, request)
+        read = await self.call(DECODE_PAY_REQ, PayReqString(pay_req=made.payment_request))
+        return convert.route_hints(read)
+
     @asynccontextmanager
     async def channel_news(self) -> AsyncIterator[AsyncIterator[None]]:
         """Tell each time that a channel becomes active (`node.PaymentNode.channel_news`)."""
@@ -211,6 +227,7 @@ class LndNode(LndPayments):
             description_hash=terms.description_hash,
             expiry=terms.expiry_s,  # unset is a day
             r_preimage=terms.preimage.raw if terms.preimage else b"",
+            private=terms.private,
         )
         try:
             return convert.added_invoice(await self.call(ADD_INVOICE, request))

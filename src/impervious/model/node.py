@@ -285,6 +285,8 @@ class InvoiceTerms:
     """SHA-256 of a description that the payer has from elsewhere, 32 bytes; empty: `memo` travels instead."""
     expiry_s: int = 86_400
     """How long it can be paid; lnd's own default."""
+    private: bool = False
+    """Whether it names ways over private channels, without which a node that has no others cannot be paid."""
     preimage: Preimage | None = field(default=None, repr=False)
     """Of which nobody knows yet; None: a random one of the node's."""
 

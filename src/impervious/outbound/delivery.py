@@ -35,6 +35,7 @@ from impervious.model import (
     Payment,
     PaymentHash,
     PaymentStatus,
+    RouteHint,
 )
 from impervious.outbound import plan, progress
 from impervious.outbound.accept import beyond, new_part
@@ -89,6 +90,8 @@ class Delivery:
     parts: list[Part]
     signer: Signer
     progress: Progress
+    hints: tuple[RouteHint, ...] = ()
+    """Ways to the recipient that our node's graph may not hold."""
     resting: bool = False
     """It waits for payments to end and needs no place."""
     _busy: set[bytes] = field(default_factory=lambda: {_HANDING_OUT})
@@ -164,7 +167,7 @@ class Delivery:
         return False
 
     def _packing(self) -> Packing:
-        return Packing(self.stored, self.signer.signed)
+        return Packing(self.stored, self.signer.signed, self.hints)
 
     # --- Balance ------------------------------------------------------------------------------------------------------
 
@@ -398,6 +401,7 @@ class Delivery:
                 self._packing().records(part),
                 fee_limit=part.fee_limit,
                 timeout_s=self.tools.policy.payment_timeout_s,
+                hints=self.hints,
             )
         return None
 
@@ -433,10 +437,12 @@ class Delivery:
         except (NodeUnavailable, NodeRefused):
             return again
         except NoRoute:
-            if await self._keysend_support() is not KeysendSupport.UNKNOWN:
-                return again  # a node of the graph: it may come back
+            if self.hints or await self._keysend_support() is not KeysendSupport.UNKNOWN:
+                return again  # a node that was there: it may come back
             self._fail(
-                "no route: our Lightning node does not know the recipient; check the pubkey, or open a channel",
+                "no route: our Lightning node does not know the recipient, as is so with one that has private channels"
+                " only, and it has told us no way: have it send us something first, open a channel, or check the"
+                " pubkey",
                 retryable=True,
             )
             return None

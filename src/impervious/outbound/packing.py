@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from impervious.errors import NoRoute
-from impervious.model import Part, Records, Route
+from impervious.model import Part, Records, Route, RouteHint
 from impervious.node import PaymentNode
 from impervious.store.outbox import Stored
 from impervious.wire import envelope, onion
@@ -30,6 +30,8 @@ class Packing:
 
     stored: Stored
     signed: SignedHeader
+    hints: tuple[RouteHint, ...] = ()
+    """Ways to the recipient that our node's graph may not hold."""
 
     def record(self, part: Part) -> bytes:
         """Write the record's value; the part at offset 0 carries the header."""
@@ -91,4 +93,5 @@ async def room_bytes(node: PaymentNode, packing: Packing, part: Part) -> int | N
 
 
 async def _route(node: PaymentNode, packing: Packing, part: Part, records: Records) -> Route:
-    return await node.find_route(packing.stored.message.recipient, part.amount, records, fee_limit=part.fee_limit)
+    recipient, hints = packing.stored.message.recipient, packing.hints
+    return await node.find_route(recipient, part.amount, records, fee_limit=part.fee_limit, hints=hints)

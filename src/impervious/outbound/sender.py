@@ -22,12 +22,13 @@ from impervious.outbound.accept import SendPolicy
 from impervious.outbound.delivery import Delivery
 from impervious.outbound.lane import Lane
 from impervious.outbound.outcome import Failure, conclude, given_up, raise_for
+from impervious.outbound.own_hints import OwnHints
 from impervious.outbound.places import Everywhere
 from impervious.outbound.progress import Progress
 from impervious.outbound.report import report
 from impervious.outbound.signing import Signer
 from impervious.outbound.tools import FIRST_RETRY_S, LAST_RETRY_S, MAX_LOOKUPS, Tools
-from impervious.store import Store, Tx, outbox
+from impervious.store import Store, Tx, hints, outbox
 from impervious.store.outbox import Ticket
 from impervious.wire.envelope import MAX_VOID_ORDERS
 
@@ -58,6 +59,7 @@ class Outbound:
         self.policy = policy
         self._random = random
         self._gate = gate or PaymentGate()
+        self._own_hints = OwnHints(node)
         # Of the present `run`, and of no other: a lane whose tasks have ended would keep what is queued in it for ever.
         self._lanes: dict[NodePubkey, Lane] = {}
         self._deliveries: dict[MessageId, Delivery] = {}
@@ -110,6 +112,7 @@ class Outbound:
         raise AssertionError("it is heard for ever")  # pragma: no cover
 
     def _nudge(self) -> None:
+        self._own_hints.expire()
         for lane in self._lanes.values():
             lane.nudge()
 
@@ -139,6 +142,7 @@ class Outbound:
             lane=lane,
             lookups=self._lookups,
             gate=self._gate,
+            own_hints=self._own_hints,
         )
         async with trio.open_nursery() as nursery:
             while not lane.ended:
@@ -161,7 +165,9 @@ class Outbound:
         def load(tx: Tx) -> Delivery:
             stored, parts = outbox.load(tx, ticket.id)
             voids = outbox.voids(tx, ticket.recipient, MAX_VOID_ORDERS)
-            return Delivery(tools, stored, parts, Signer(tools, stored, voids, self._local), Progress(stored))
+            first_bytes = max((part.length for part in parts if part.offset == 0), default=0)
+            signer = Signer(tools, stored, voids, self._local, first_bytes)
+            return Delivery(tools, stored, parts, signer, Progress(stored), hints.find(tx, ticket.recipient))
 
         delivery = await self._store.read(load)
         self._deliveries[ticket.id] = delivery

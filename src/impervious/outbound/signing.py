@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from impervious.model import NodePubkey
+from impervious.model import NodePubkey, RouteHint
 from impervious.outbound.tools import Tools
 from impervious.store import outbox
 from impervious.store.outbox import Stored
@@ -13,6 +13,9 @@ from impervious.wire.envelope import Header, SignedHeader
 
 SIGN_AGAIN_MS: Final = 6 * 86_400_000
 """A recipient believes a header for 7 days; only what is owed is tried for so long."""
+
+HINTED_BYTES: Final = 400
+"""A part with more has no room for the ways to our node: it would have to be cut, which costs a satoshi."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,8 @@ class Signer:
     """Orders that the recipient has still to be told about."""
     local: NodePubkey | None
     """Our own node, as soon as it is known."""
+    first_bytes: int
+    """Of the payload in the part that carries the header."""
     _signed: SignedHeader | None = field(default=None, repr=False)
 
     @property
@@ -51,7 +56,8 @@ class Signer:
         message = self.stored.message
         info = await self.tools.node.wait_ready()
         self.local = info.pubkey
-        header = self._header(info.pubkey)
+        hints = await self.tools.own_hints.get() if self.first_bytes <= HINTED_BYTES else ()
+        header = self._header(info.pubkey, hints)
         raw = envelope.encode_header(header)
         text = envelope.signed_text(
             raw,
@@ -74,7 +80,7 @@ class Signer:
         if self.tools.store.now_ms() - self.signed.header.sent_at_ms >= SIGN_AGAIN_MS:
             await self.sign()
 
-    def _header(self, sender: NodePubkey) -> Header:
+    def _header(self, sender: NodePubkey, hints: tuple[RouteHint, ...]) -> Header:
         message = self.stored.message
         return Header(
             sender=sender,
@@ -85,4 +91,5 @@ class Signer:
             amount=message.amount,
             order=self.stored.order,
             void_orders=self.voids,
+            hints=hints,
         )

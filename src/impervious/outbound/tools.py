@@ -14,6 +14,7 @@ from impervious.model import MessageId
 from impervious.node import PaymentNode
 from impervious.outbound.accept import SendPolicy
 from impervious.outbound.lane import Lane
+from impervious.outbound.own_hints import OwnHints
 from impervious.store import Store, Tx
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Tools:
     lane: Lane
     lookups: trio.CapacityLimiter
     gate: PaymentGate
+    own_hints: OwnHints
 
     def delays(self) -> Iterator[float]:
         """Yield how many seconds to wait before each attempt but the first."""

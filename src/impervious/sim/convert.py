@@ -8,7 +8,16 @@ from typing import Final
 from grpclib.const import Status
 
 from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, PaymentFailure, PaymentNotFound
-from impervious.model import InvoiceHtlc, NodeInvoice, NodePubkey, Payment, PaymentChannel, PaymentStatus, RouteHint
+from impervious.model import (
+    HopHint,
+    InvoiceHtlc,
+    NodeInvoice,
+    NodePubkey,
+    Payment,
+    PaymentChannel,
+    PaymentStatus,
+    RouteHint,
+)
 from impervious.sim.engine import route as engine
 from impervious.sim.engine.answers import NOT_YET, LndError
 from impervious.sim.engine.channel import Channel
@@ -75,6 +84,20 @@ def channel(row: Channel, name: str, peer: NodePubkey, *, active: bool) -> Payme
         private=row.private,
         spendable=Msat(max(0, row.balances[side] - row.reserve)),
         receivable=Msat(max(0, row.balances[1 - side] - row.reserve)),
+    )
+
+
+def hop_hints(hint: engine.RouteHint) -> RouteHint:
+    """A way to a node, as the rooms above know it."""
+    return tuple(
+        HopHint(
+            pubkey=NodePubkey(hop.pubkey),
+            chan_id=hop.chan_id,
+            base_fee=hop.base_fee,
+            fee_ppm=hop.fee_ppm,
+            cltv_delta=hop.cltv_delta,
+        )
+        for hop in hint
     )
 
 

@@ -218,6 +218,16 @@ class SimNode:
         name = self._lnd.name
         return [convert.channel(row, name, self._lnd.peer_pubkey(row), active=active) for row, active in channels]
 
+    async def route_hints(self) -> Sequence[RouteHint]:
+        """Say which ways lead to it over its private channels, if it has no others."""
+        channels = await self.list_channels()
+        if not channels or not all(channel.private for channel in channels):
+            return ()
+        with self._asking():
+            invoice = await self._rpcs.add_invoice(Msat(1_000_000), private=True)
+            read = await self._rpcs.decode_pay_req(invoice.payment_request)
+        return tuple(map(convert.hop_hints, read.hints))
+
     @asynccontextmanager
     async def channel_news(self) -> AsyncIterator[AsyncIterator[None]]:
         """Tell each time that a channel becomes active."""
@@ -257,6 +267,7 @@ class SimNode:
                     memo=terms.memo,
                     description_hash=terms.description_hash,
                     expiry_s=terms.expiry_s,
+                    private=terms.private,
                 )
         except NodeRefused as error:
             if str(error) == HASH_TAKEN:

@@ -316,6 +316,12 @@ UPDATE quarantine SET through_bytes = kept.size FROM
 CREATE INDEX quarantine_through ON quarantine (through_bytes);
 """
 
+_HINTS: Final = """
+-- Ways to nodes that have only private channels, as they told them: bounded, the oldest go first.
+CREATE TABLE route_hint (pubkey BLOB PRIMARY KEY, hints BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX route_hint_at ON route_hint (at_ms);
+"""
+
 MIGRATIONS: Final = (
     _HOUSE,
     _FEDERATION,
@@ -327,6 +333,7 @@ MIGRATIONS: Final = (
     _RETENTION,
     _DEBTS,
     _BOUNDS,
+    _HINTS,
 )
 
 APPLICATION_ID: Final = 0x494D5056

@@ -11,10 +11,10 @@ from typing import Final
 from uuid import UUID
 
 from impervious.errors import Malformed
-from impervious.model import MessageId, NodePubkey, RecordType
+from impervious.model import MessageId, NodePubkey, RecordType, RouteHint
 from impervious.pb import envelope as pb
 from impervious.units import MAX_MSAT, Msat
-from impervious.wire import protobuf
+from impervious.wire import protobuf, route_hints
 from impervious.wire.protobuf import LENGTH_DELIMITED, VARINT
 
 MAGIC: Final = b"I\x01"
@@ -42,6 +42,7 @@ _HEADER_FIELDS: Final = {
     6: VARINT,
     7: VARINT,
     8: VARINT,
+    9: LENGTH_DELIMITED,
 }
 
 
@@ -60,6 +61,8 @@ class Header:
     """Counter per sender and recipient over all services, from 1."""
     void_orders: tuple[int, ...] = ()
     """Orders that will never arrive."""
+    hints: tuple[RouteHint, ...] = ()
+    """Ways to the sender, if it has only private channels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,7 @@ def encode_header(header: Header) -> bytes:
             amount_msat=header.amount,
             order=header.order,
             void_orders=list(header.void_orders),
+            route_hints=route_hints.encode(header.hints),
         )
     )
 
@@ -170,6 +174,7 @@ def decode_header(raw: bytes) -> Header:
         amount=Msat(fields.amount_msat),
         order=fields.order,
         void_orders=tuple(fields.void_orders),
+        hints=route_hints.decode(fields.route_hints),
     )
 
 

@@ -93,5 +93,10 @@ class Header(betterproto2.Message):
     Orders that will never arrive, at most 64.
     """
 
+    route_hints: "bytes" = betterproto2.field(9, betterproto2.TYPE_BYTES)
+    """
+    Ways to a sender that has only private channels, at most 3: hops of 51 bytes as in BOLT 11, field r.
+    """
+
 
 default_message_pool.register_message("envelope", "Header", Header)

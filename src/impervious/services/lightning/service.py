@@ -111,6 +111,9 @@ class LightningService(RunningService[Payer]):
         terms = asking.terms(amount, memo, description_hash=description_hash, expiry_s=expiry_s)
         key = self._key(idempotency_key, asking.terms_sha256(terms))
         self._require()
+        channels = await self.channels()
+        # Without hints nobody could pay; with a public channel they would only make it longer and tell of the others.
+        terms = replace(terms, private=bool(channels and all(channel.private for channel in channels)))
         if key is None:
             return await self.context.node.add_invoice(terms)
         preimage = await self.context.transaction(lambda tx: keys.preimage_for(tx, key))
