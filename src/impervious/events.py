@@ -16,7 +16,7 @@ import trio
 from impervious.errors import OutOfRange, ResourceExhausted
 from impervious.hub import Hub
 from impervious.model import Event, NodePubkey
-from impervious.store import Store, Tx, log
+from impervious.store import Store, Tx, history, log
 
 PAGE: Final = 256
 """Events read from the log at a time: about 100 KB of short messages."""
@@ -53,11 +53,13 @@ class EventStatistics:
 class Subscription:
     """An open subscription. One task reads it."""
 
-    def __init__(self, store: Store, hub: Hub, wanted: Filter, after: int) -> None:
+    def __init__(self, store: Store, hub: Hub, wanted: Filter, after: int, epoch: str = "") -> None:
         self._store = store
         self._hub = hub
         self._filter = wanted
         self._after = after
+        self.epoch = epoch
+        """Which history its `seq` numbers belong to, 32 hex digits: another one begins when a backup is restored."""
         self._ready: deque[Event] = deque()
         self._registered = ExitStack()
         self._feed: trio.MemoryReceiveChannel[Event] | None = None
@@ -181,12 +183,13 @@ class Events:
             self._subscribers -= 1
 
     async def _opened(self, since: int | None, wanted: Filter) -> Subscription:
-        if since is None:
-            after = await self._store.read(log.newest)
-        else:
-            after = since
-            await self._store.read(lambda tx: check_since(tx, after))
-        return Subscription(self._store, self._hub, wanted, after)
+        def begin(tx: Tx) -> tuple[int, str]:
+            if since is not None:
+                check_since(tx, since)
+            return log.newest(tx) if since is None else since, history.epoch(tx)
+
+        after, epoch = await self._store.read(begin)
+        return Subscription(self._store, self._hub, wanted, after, epoch)
 
     def statistics(self) -> EventStatistics:
         """How many are connected."""

@@ -23,6 +23,10 @@ class PaymentGate:
         """Why nothing may be paid, and what cures it; empty: it may. Messages wait as long as there is one."""
         return next(iter(self._reasons.values()), "")
 
+    def is_closed(self, cause: str) -> bool:
+        """Whether nothing may be paid for this cause."""
+        return cause in self._reasons
+
     def close(self, cause: str, reason: str) -> None:
         """Let nothing be paid, for this reason."""
         self._reasons[cause] = reason

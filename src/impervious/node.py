@@ -254,13 +254,16 @@ class InvoiceNode(Protocol):
         """
         ...
 
-    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+    async def list_payments(
+        self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False, records: bool = False
+    ) -> PaymentPage:
         """Read a page of what the node has paid or tried to, keysends among them, in the order they were begun.
 
         Args:
           index_offset: a payment_index, as in `list_invoices`.
           limit: payments at most, from 1.
           backwards: towards the oldest; the page itself is still ascending.
+          records: tell of each who was paid, and what it carried: some 3 KB more of each.
         """
         ...
 

@@ -20,16 +20,17 @@ import trio
 from impervious.background import open_tasks
 from impervious.clock import NodeClock, Trust
 from impervious.config import Config
-from impervious.errors import NodeMisconfigured, StoreFull
+from impervious.errors import NodeMisconfigured, NodeRefused, NodeUnavailable, StoreFull
 from impervious.events import EVERYTHING, Events, Filter, Subscription
 from impervious.gate import STARTING, PaymentGate
 from impervious.hub import Hub
 from impervious.inbound import Inbound
 from impervious.inbound.reader import InboundPolicy
 from impervious.lifetime import Lifetime
-from impervious.model import NodeInfo, NodePubkey, NodeState, NodeStatus, RecordType, ServiceType
+from impervious.model import NodeInfo, NodePubkey, NodeState, NodeStatus, Payment, RecordType, ServiceType
 from impervious.node import LightningNode
 from impervious.outbound import Outbound, SendPolicy, debts
+from impervious.payment_books import Sent, keep_mark, newest_payment, sent_by, unknown_message
 from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import Service
 from impervious.service.discovery import find_services, with_entries
@@ -39,6 +40,7 @@ from impervious.services.message import MessageService
 from impervious.store import Store, Tx, history, open_store, outbox, upkeep
 from impervious.store.database import ThreadRunner, in_thread
 from impervious.store.disk import LOOK_S, LOOK_SELDOM_S, Disk
+from impervious.store.history import Mark
 from impervious.store.upkeep import Retention
 from impervious.timekeeping import COMPARE_SOON_S, Timekeeper
 from impervious.units import msat
@@ -60,6 +62,12 @@ TIDY_STEP_S: Final = 0.02
 DEBTS_EVERY_S: Final = 600.0
 FULL_S: Final = 5.0
 """How often a start on a full disk tries to go on."""
+SET_BACK: Final = "set back"
+_SET_BACK: Final = (
+    "the database is older than what it was used for: LND has paid for messages of which it knows nothing, as after a"
+    " restored backup. Nothing is paid, so that nothing is paid twice: stop the daemon, run `impervious db adopt`, and"
+    " start it again"
+)
 LOW_DISK_BYTES: Final = 32 << 20
 """Below this the disk counts as full: a few of the largest messages and the database's own log need it."""
 
@@ -243,9 +251,13 @@ async def open_node(
                 gate.close(STARTING, _JUST_STARTED)
                 gate.look = partial(_look, identified, keeper)
                 work.start_soon(keeper.run)
-                work.start_soon(_identify, lightning, store, keeper, gate, identified)
-                work.start_soon(_after, identified, outbound.run)
-                work.start_soon(_after, identified, partial(_keep_paying_debts, store, outbound.policy))
+                work.start_soon(_identify, lightning, store, keeper, gate, record_types(config), identified)
+                for run in (
+                    outbound.run,
+                    partial(_keep_paying_debts, store, outbound.policy),
+                    partial(keep_mark, lightning, store),
+                ):
+                    work.start_soon(_after, identified, partial(_unless_set_back, gate, run))
                 work.start_soon(_keep_tidy, store, hosted, clock, retention(config, hosted))
                 work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
                 await work.start(hosted.run)
@@ -301,30 +313,89 @@ async def _look(identified: trio.Event, keeper: Timekeeper) -> None:
 
 
 async def _identify(
-    lightning: LightningNode, store: Store, keeper: Timekeeper, gate: PaymentGate, identified: trio.Event
+    lightning: LightningNode,
+    store: Store,
+    keeper: Timekeeper,
+    gate: PaymentGate,
+    services: Mapping[RecordType, ServiceType],
+    identified: trio.Event,
 ) -> None:
-    """Make sure that the database is this Lightning node's: its counters and keys are worth nothing for another."""
+    """Make sure that the database is this Lightning node's, and not older than what it was used for."""
     info = await lightning.wait_ready()
 
-    def check(tx: Tx) -> None:
-        known = outbox.identity(tx)
-        if known is not None and known != info.pubkey:
-            raise NodeMisconfigured(
-                f"the database belongs to node {known}, but LND is {info.pubkey}: give this node a database of its own"
-                " (sqlite3.path), or connect it to the other LND"
-            )
-        outbox.set_identity(tx, info.pubkey)
+    def known(tx: Tx) -> tuple[Mark | None, bool]:
+        check_identity(tx, info.pubkey)
+        return history.mark(tx), history.is_set_back(tx)
 
-    while await store.read(outbox.identity) != info.pubkey:
+    mark, set_back = await store.read(known)
+    await keeper.wait_compared()
+    read = partial(sent_by, own=info.pubkey, services=services)
+    lost, newest = (None, Mark()) if set_back else await _look_into_books(lightning, store, mark, read)
+
+    def note(tx: Tx) -> None:
+        outbox.set_identity(tx, info.pubkey)
+        if lost is not None:
+            history.begin_epoch(tx, set_back=True)
+        elif not set_back:
+            history.set_mark(tx, newest)
+
+    while True:
         try:
-            await store.write(check)
+            await store.write(note)
         except StoreFull as error:
+            if lost is None and await store.read(outbox.identity) is not None:
+                break  # that LND's payments were looked at can be noted another time
             gate.close(STARTING, str(error))
             logger.warning("nothing is sent and nothing is received yet: %s", error)
             await trio.sleep(FULL_S)
-    await keeper.wait_compared()
+        else:
+            break
+    if lost is not None:
+        logger.error(
+            "LND has paid for message %s to %s, of which the database knows nothing",
+            lost.part.message_id,
+            lost.recipient,
+        )
+    if set_back or lost is not None:
+        gate.close(SET_BACK, _SET_BACK)
+        logger.error("%s", _SET_BACK)
     gate.open(STARTING)
     identified.set()
+
+
+def check_identity(tx: Tx, pubkey: NodePubkey) -> None:
+    """Refuse a database of another node: its counters and keys are worth nothing for this one.
+
+    Raises:
+      NodeMisconfigured: it is another's.
+    """
+    known = outbox.identity(tx)
+    if known is not None and known != pubkey:
+        raise NodeMisconfigured(
+            f"the database belongs to node {known}, but LND is {pubkey}: give this node a database of its own"
+            " (sqlite3.path), or connect it to the other LND"
+        )
+
+
+async def _look_into_books(
+    lightning: LightningNode, store: Store, mark: Mark | None, read: Callable[[Payment], Sent | None]
+) -> tuple[Sent | None, Mark]:
+    """Ask, until the node answers, what it has paid that the database does not know."""
+    while True:
+        try:
+            if mark is None:
+                return None, await newest_payment(lightning)
+            return await unknown_message(lightning, store, mark, read)
+        except (NodeUnavailable, NodeRefused) as error:
+            logger.warning("nothing is paid yet: LND's payments cannot be read: %s", error)
+        await trio.sleep(COMPARE_SOON_S)
+        await lightning.wait_ready()
+
+
+async def _unless_set_back(gate: PaymentGate, run: Callable[[], Awaitable[object]]) -> None:
+    """Run what pays, or counts on knowing all payments, unless the database does not."""
+    if not gate.is_closed(SET_BACK):
+        await run()
 
 
 async def _keep_tidy(store: Store, services: Services, clock: NodeClock, kept: Retention) -> NoReturn:
@@ -379,7 +450,7 @@ async def _after(ready: trio.Event, run: Callable[[], Awaitable[object]]) -> Non
 def send_policy(config: Config) -> SendPolicy:
     """Gather what every message is sent by."""
     return SendPolicy(
-        record_types={service_type: record_type for record_type, service_type in _records(config).items()},
+        record_types={service_type: record_type for record_type, service_type in record_types(config).items()},
         max_bytes=config.message.max_bytes,
         part_bytes=config.message.part_bytes,
         part_amount=msat(config.message.min_amount_sat),
@@ -395,7 +466,7 @@ def send_policy(config: Config) -> SendPolicy:
 def inbound_policy(config: Config, services: Services) -> InboundPolicy:
     """Gather what is shown of what arrives."""
     return InboundPolicy(
-        services=_records(config),
+        services=record_types(config),
         active=frozenset(entry.service_type for entry in config.services if entry.active),
         max_bytes=config.message.max_bytes,
         payments=services.wants_payments,
@@ -413,5 +484,6 @@ def retention(config: Config, services: Services) -> Retention:
     )
 
 
-def _records(config: Config) -> Mapping[RecordType, ServiceType]:
+def record_types(config: Config) -> Mapping[RecordType, ServiceType]:
+    """List our record numbers, those of switched-off services too."""
     return {entry.record_type: entry.service_type for entry in config.services if entry.record_type is not None}

@@ -39,6 +39,7 @@ from impervious.model import (
 )
 from impervious.node import LightningNode
 from impervious.units import Msat
+from impervious.wire.keysend import PREIMAGE_RECORD
 
 UNKNOWN = PaymentHash(hashlib.sha256(b"nobody's").digest())
 STRANGER = "e126f68f7eafcc8b74f54d269fe206be715000f94dac067d1c04a8ca3b2db734"
@@ -363,6 +364,19 @@ async def test_keysends_are_listed_at_both_ends(nodes: Nodes) -> None:
     received = (await nodes.bob.list_invoices(limit=1, backwards=True)).invoices[0]
     assert (received.payment_hash, received.is_keysend, received.payment_request) == (preimage.payment_hash, True, "")
     assert (received.amount, received.expiry_s, received.description_hash) == (2000, 0, b"")
+
+
+async def test_a_list_of_payments_tells_what_keysends_carried_if_it_is_asked_for(nodes: Nodes) -> None:
+    bob, carol = (await nodes.bob.wait_ready()).pubkey, (await nodes.carol.wait_ready()).pubkey
+    for dest in (bob, carol):
+        preimage = Preimage(os.urandom(32))
+        records = {400_000: b"I\x01" + bytes(800), 65_537: b"x"}
+        with trio.fail_after(30):
+            await nodes.alice.send_keysend(dest, Msat(2000), preimage, records, fee_limit=Msat(9000), timeout_s=30)
+        [sent] = (await nodes.alice.list_payments(limit=1, backwards=True, records=True)).payments
+        assert (sent.payment_hash, sent.dest) == (preimage.payment_hash, dest)
+        assert {kind: sent.records[kind] for kind in records} == records
+        assert sent.records[PREIMAGE_RECORD] == preimage.raw
 
 
 async def test_a_balance_moves_by_what_is_paid_to_the_millisatoshi(nodes: Nodes) -> None:

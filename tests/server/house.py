@@ -180,7 +180,9 @@ class LoneNode:
     async def list_invoices(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> InvoicePage:
         raise NodeRefused(NO_MONEY)
 
-    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+    async def list_payments(
+        self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False, records: bool = False
+    ) -> PaymentPage:
         raise NodeRefused(NO_MONEY)
 
     async def balance(self) -> Balance:

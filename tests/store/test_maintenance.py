@@ -105,7 +105,7 @@ async def test_shrinking(tmp_path: Path) -> None:
     assert shrink(path, None)
     after = look(path, None, forget_nothing)[1]
     assert after.free_bytes == 0
-    assert after.file_bytes < before.file_bytes / 5
+    assert after.file_bytes < before.file_bytes / 4
 
 
 def forget_nothing(_tx: Tx) -> None:

@@ -34,6 +34,7 @@ from impervious.pb.lnrpc import (
     ChannelBalanceResponse,
     FailureFailureCode,
     GetInfoResponse,
+    Hop,
     HtlcAttempt,
     HtlcAttemptHtlcStatus,
     Invoice,
@@ -120,6 +121,7 @@ def payment(message: PbPayment) -> Payment:
     status = _STATUSES.get(message.status, PaymentStatus.IN_FLIGHT)
     succeeded = status is PaymentStatus.SUCCEEDED
     with understood():
+        last = _last_hop(message)
         return Payment(
             payment_hash=PaymentHash(bytes.fromhex(message.payment_hash)),
             status=status,
@@ -132,7 +134,17 @@ def payment(message: PbPayment) -> Payment:
             else None,
             created_s=message.creation_time_ns // 1_000_000_000,
             payment_request=message.payment_request,
+            dest=NodePubkey(bytes.fromhex(last.pub_key)) if last is not None else None,
+            records=last.custom_records if last is not None else {},
         )
+
+
+def _last_hop(message: PbPayment) -> Hop | None:
+    """Find the recipient's hop, unless hops were not asked for: the one of the attempt that settled, if one did."""
+    attempts = [each for each in message.htlcs if each.route is not None and each.route.hops]
+    settled = [each for each in attempts if each.status is HtlcAttemptHtlcStatus.SUCCEEDED]
+    chosen = (settled or attempts)[-1:]
+    return chosen[0].route.hops[-1] if chosen and chosen[0].route is not None else None
 
 
 def route(message: PbRoute) -> Route:

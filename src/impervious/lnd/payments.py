@@ -148,14 +148,16 @@ class LndPayments(LndClient):
         request = TrackPaymentRequest(payment_hash=payment_hash, no_inflight_updates=False)
         return await self._tracked(request, frozenset(PaymentStatus))
 
-    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+    async def list_payments(
+        self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False, records: bool = False
+    ) -> PaymentPage:
         """Read a page of what LND has paid or tried to (`node.InvoiceNode.list_payments`)."""
         request = ListPaymentsRequest(
             include_incomplete=True,  # those that failed are news, too
             index_offset=index_offset,  # a payment_index, exclusive
             max_payments=limit,
             reversed=backwards,
-            omit_hops=True,  # not known to lnd before 0.21, which then sends them
+            omit_hops=not records,  # not known to lnd before 0.21, which then sends them
         )
         return convert.payment_page(await self.call(LIST_PAYMENTS, request))
 

@@ -98,6 +98,10 @@ class Payment:
     created_s: int = 0
     payment_request: str = ""
     """BOLT 11, of the invoice that it pays; empty for a keysend."""
+    dest: NodePubkey | None = None
+    """Who is paid; None: the node does not tell, such as of one that was never tried."""
+    records: Records = field(default_factory=dict)
+    """What the recipient's onion carries, as far as the node was asked for that (`list_payments`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

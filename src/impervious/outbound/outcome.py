@@ -5,10 +5,19 @@ import logging
 from dataclasses import dataclass
 
 from impervious.errors import DeliveryFailed, PaymentFailure
-from impervious.model import STATUS, EventKind, KeysendSupport, MessageState, NewEvent, NodePubkey, ServiceType
+from impervious.model import (
+    STATUS,
+    EventKind,
+    KeysendSupport,
+    MessageState,
+    NewEvent,
+    NodePubkey,
+    OutboundMessage,
+    ServiceType,
+)
 from impervious.outbound.accept import beyond
 from impervious.outbound.debts import next_try_ms
-from impervious.store import Tx, answers, inbox, outbox, spending
+from impervious.store import Tx, answers, history, inbox, outbox, spending
 from impervious.store.outbox import Stored
 from impervious.units import Msat, sat_charged
 
@@ -159,3 +168,18 @@ def _tell_of_debt(tx: Tx, stored: Stored, failure: Failure, next_try_ms: int | N
         again,
     )
     inbox.count(tx, "undelivered_debts")
+
+
+def end_if_answered(tx: Tx, message: OutboundMessage) -> None:
+    """End a service's own answer at once if its request was answered before the database was restored.
+
+    The request has been read again, and the answer was paid for in the part of the history that is lost.
+    """
+    if message.reply_to is None or not history.take_answered(
+        tx, request=message.reply_to, recipient=message.recipient, service_type=message.service_type
+    ):
+        return
+    stored = outbox.load_intent(tx, message.id)
+    assert stored is not None, "it was just stored"
+    conclude(tx, stored, outbox.identity(tx), None)
+    outbox.add_void(tx, message.recipient, stored.order)

@@ -154,7 +154,8 @@ class StreamService:
         asked = Watch.of_request(request, extended=extended, known_types=self._feed.known_types)
         async with self._feed.open(asked) as (watch, subscription):
             encode = self._feed.frames.encoder(Shape(Framing.GRPC, secrets=watch.secrets))
-            await call.send_initial_metadata()  # the word that the subscription stands
+            epoch = {"impervious-epoch": subscription.epoch} if watch.extended else None
+            await call.send_initial_metadata(metadata=epoch)  # the word that the subscription stands
             while not self._feed.closing.begun:
                 events = subscription.receive_ready(BATCH)
                 if not events:

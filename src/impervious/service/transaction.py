@@ -17,7 +17,7 @@ from impervious.model import (
     Peer,
     ServiceType,
 )
-from impervious.outbound import SendPolicy, accept, parts_of
+from impervious.outbound import SendPolicy, accept, end_if_answered, parts_of
 from impervious.service.facts import VerifiedMessage
 from impervious.service.tables import checked
 from impervious.store import Row, Tx, answers, inbox, outbox, peers, spending
@@ -176,6 +176,7 @@ class ServiceTx:
             fee_limit = self._limits.auto_answer_fee_msat
             accept(self._tx, answer, self._policy, fee_limit=fee_limit, received=message.amount)
             answers.note_answer(self._tx, answer.id, message.sender)
+            end_if_answered(self._tx, answer)
             return answer.id
         logger.info("%s: message %s is not answered: %s", self._service_type, message.id, refusal)
         self.count("refused_answers")
@@ -246,6 +247,7 @@ class ServiceTx:
             fee_limit=min(per_part, self._policy.part_fee_limit),
             received=Msat(message.amount + fee_limit) if received is None else received,
         )
+        end_if_answered(self._tx, message)
         return message.id
 
     def _cost_of_answer(self, size: int) -> Msat:

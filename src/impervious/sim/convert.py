@@ -48,8 +48,9 @@ def translated() -> Iterator[None]:
         raise NodeRefused(error.text) from error
 
 
-def payment(row: SimPayment) -> Payment:
-    """A payment as it is now."""
+def payment(row: SimPayment, *, records: bool = False) -> Payment:
+    """A payment as it is now; with what it carries only if it was tried, which is when LND knows it, too."""
+    carries = records and bool(row.attempts)
     return Payment(
         payment_hash=row.payment_hash,
         status=_STATUSES[row.stage],
@@ -60,6 +61,8 @@ def payment(row: SimPayment) -> Payment:
         failure=row.failure,
         created_s=int(row.created_s),
         payment_request=row.order.payment_request,
+        dest=NodePubkey(row.order.dest) if carries else None,
+        records=dict(row.order.records) if carries else {},
     )
 
 

@@ -329,14 +329,16 @@ class SimNode:
                 index_offset=index_offset, limit=limit, backwards=backwards
             )
 
-    async def list_payments(self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False) -> PaymentPage:
+    async def list_payments(
+        self, *, index_offset: int = 0, limit: int = 100, backwards: bool = False, records: bool = False
+    ) -> PaymentPage:
         """Read a page of what the node has paid or tried to."""
         with self._asking():
             rows = await self._rpcs.list_payments(
                 include_incomplete=True, index_offset=index_offset, limit=limit, backwards=backwards
             )
         return PaymentPage(
-            payments=tuple(map(convert.payment, rows)),
+            payments=tuple(convert.payment(row, records=records) for row in rows),
             first_index=rows[0].index if rows else 0,
             last_index=rows[-1].index if rows else 0,
         )

@@ -73,6 +73,16 @@ def next_order(tx: Tx, recipient: NodePubkey) -> int:
     )
 
 
+def raise_order(tx: Tx, recipient: NodePubkey, order: int) -> None:
+    """Make the counter go on behind a number that was given."""
+    tx.run(
+        "INSERT INTO outbound_order VALUES (?, ?)"
+        " ON CONFLICT (recipient) DO UPDATE SET last = max(last, excluded.last)",
+        recipient.raw,
+        order,
+    )
+
+
 def add(
     tx: Tx,
     message: OutboundMessage,
@@ -200,6 +210,11 @@ def set_signed(tx: Tx, message_id: MessageId, *, header: bytes, signature: bytes
     )
 
 
+def set_sending(tx: Tx, message_id: MessageId) -> None:
+    """Store that parts may be in flight, although nothing is signed."""
+    tx.run("UPDATE outbound SET state = ? WHERE id = ?", MessageState.SENDING.value, message_id.bytes)
+
+
 def set_progress(tx: Tx, message_id: MessageId, progress: str) -> None:
     """Store what the stream is told of a message that has not ended."""
     tx.run("UPDATE outbound SET progress = ? WHERE id = ?", progress, message_id.bytes)
@@ -213,6 +228,11 @@ def settle_part(tx: Tx, payment_hash: PaymentHash, fee: Msat) -> None:
 def bury_part(tx: Tx, payment_hash: PaymentHash) -> None:
     """Store that a part will never be paid."""
     tx.run("UPDATE part SET state = ? WHERE payment_hash = ?", PartState.DEAD.value, payment_hash)
+
+
+def revive_part(tx: Tx, payment_hash: PaymentHash, state: PartState, fee: Msat) -> None:
+    """Store what the node says of a part that was thought dead."""
+    tx.run("UPDATE part SET state = ?, fee_msat = ? WHERE payment_hash = ?", state.value, fee, payment_hash)
 
 
 def pending_parts(tx: Tx, message_id: MessageId) -> int:

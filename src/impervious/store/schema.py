@@ -322,6 +322,20 @@ CREATE TABLE route_hint (pubkey BLOB PRIMARY KEY, hints BLOB NOT NULL, at_ms INT
 CREATE INDEX route_hint_at ON route_hint (at_ms);
 """
 
+_SET_BACK: Final = """
+-- Whether the Lightning node has paid for messages that this database knows nothing of.
+ALTER TABLE history ADD COLUMN set_back INTEGER NOT NULL DEFAULT 0;
+
+-- Answers that were sent before the database was restored: their requests are read again and must cost nothing again.
+CREATE TABLE answered (
+  reply_to BLOB NOT NULL,
+  recipient BLOB NOT NULL,
+  id BLOB NOT NULL,
+  service_type TEXT NOT NULL,
+  PRIMARY KEY (reply_to, recipient, id)
+) WITHOUT ROWID;
+"""
+
 MIGRATIONS: Final = (
     _HOUSE,
     _FEDERATION,
@@ -334,6 +348,7 @@ MIGRATIONS: Final = (
     _DEBTS,
     _BOUNDS,
     _HINTS,
+    _SET_BACK,
 )
 
 APPLICATION_ID: Final = 0x494D5056

@@ -38,6 +38,19 @@ def reserve(tx: Tx, identifier: MessageId, service_type: ServiceType, amount: Ms
     tx.run("INSERT INTO spending VALUES (?, ?, ?, ?)", identifier.bytes, service_type, tx.now_ms, amount)
 
 
+def note(tx: Tx, identifier: MessageId, service_type: ServiceType, amount: Msat, *, at_ms: int) -> None:
+    """Store what was spent already, whatever the budget says.
+
+    Args:
+      tx: the transaction.
+      identifier: of the message or payment.
+      service_type: whose it is.
+      amount: in msat, fees included.
+      at_ms: when, in milliseconds since 1970.
+    """
+    tx.run("INSERT OR REPLACE INTO spending VALUES (?, ?, ?, ?)", identifier.bytes, service_type, at_ms, amount)
+
+
 def reserve_more(tx: Tx, identifier: MessageId, amount: Msat, *, daily_limit: Sat | None) -> None:
     """Set aside more for something that has an entry.
 

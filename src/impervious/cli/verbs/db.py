@@ -1,4 +1,4 @@
-"""`impervious db`: what the database holds, forgetting what is old, and its password."""
+"""`impervious db`: what the database holds, forgetting what is old, its restored backups, and its password."""
 
 import getpass
 import json
@@ -31,7 +31,7 @@ OLD_PASSWORD: Final = "IMPERVIOUS_OLD_PASSWORD"
 
 def add_parser(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    verbs = parser.add_subparsers(dest="what", required=True, metavar="show|prune|rekey")
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="show|prune|adopt|rekey")
     show = verbs.add_parser("show", help="what is stored, how large and how old it is; also while a daemon runs")
     show.add_argument("--json", action="store_true", help="print one JSON object")
     prune = verbs.add_parser("prune", help="delete old events; also while a daemon runs")
@@ -39,6 +39,21 @@ def add_parser(parser: ArgumentParser) -> None:
     prune.add_argument("--mb", type=int, metavar="N", help="the oldest beyond this size (default: limits.events_mb)")
     prune.add_argument("--yes", action="store_true", help="do it; without this it only says what it would do")
     prune.add_argument("--json", action="store_true", help="print one JSON object")
+    books = verbs.add_parser("adopt", help="after a restored backup: learn from LND what was paid; no daemon may run")
+    books.description = (
+        "After a backup of the database was restored: reads LND's payments since the backup, writes down which "
+        "messages were sent, so that none of them is paid again, counts what they cost, and begins a new epoch, with "
+        "seq numbers that no lost event has had. No daemon may run; LND must. Until this is done a daemon pays nothing "
+        "if it sees that LND has paid for messages that the database does not know. Idempotency keys of the lost time "
+        "cannot be found again: a call that is repeated with one of them is a new call."
+    )
+    books.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    books.add_argument(
+        "--count-others",
+        action="store_true",
+        help="count payments that are no message's in the budget, too: of PayInvoice, SendKeysend and other programs",
+    )
+    books.add_argument("--json", action="store_true", help="print one JSON object")
     change = verbs.add_parser(
         "rekey",
         help="set, change or remove the password; no daemon may run",
@@ -49,18 +64,23 @@ def add_parser(parser: ArgumentParser) -> None:
     change.add_argument("--new-password-file", metavar="PATH", help="a file that holds the new one; - for stdin")
     change.add_argument("--old-password-file", metavar="PATH", help="a file that holds the present one")
     change.add_argument("--remove", action="store_true", help="have no password: the database is not encrypted then")
-    for each in (show, prune, change):
+    for each in (show, prune, books, change):
         each.add_argument("--config", "-config", metavar="PATH", default=SUPPRESS, help="the configuration file")
 
 
 def run(args: Namespace) -> int:
     """Do what is asked, and return the exit code."""
-    found = read_config(args.config, needs_lnd=False)
+    found = read_config(args.config, needs_lnd=args.what == "adopt")
     match args.what:
         case "show":
             _show(found, as_json=args.json)
         case "prune":
             _prune(found, args)
+        case "adopt":
+            # Here, because the others need not load all that a daemon is made of.
+            from impervious.cli import adopting
+
+            adopting.run(found.config, args)
         case _:
             _rekey(found, args)
     return OK

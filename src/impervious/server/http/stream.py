@@ -47,6 +47,9 @@ FAREWELL_S: Final = 1.0
 POSITION: Final = b"impervious-seq"
 """Header of the answer: the `seq` behind which the stream begins. With it a client that asked for live events only, and
 has seen none when its connection breaks, can go on where it was."""
+EPOCH: Final = b"impervious-epoch"
+"""Header of the answer on `v=2` streams: which history the `seq` numbers belong to. Another one than a client knows
+says that the database was restored from a backup, and that the client's `seq` may mean another event."""
 
 _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
@@ -60,8 +63,8 @@ class Outlet(Protocol):
 
     framing: Framing
 
-    async def open(self, position: int | None = None) -> None:
-        """Tell the client that it is subscribed, and behind which `seq`."""
+    async def open(self, position: int | None = None, epoch: str = "") -> None:
+        """Tell the client that it is subscribed, behind which `seq`, and in which epoch."""
         ...
 
     async def send(self, frames: bytes) -> None:
@@ -106,7 +109,7 @@ class Streams:
             asked = Watch.of_query(Query(call.query), call.headers, default=call.encoding, known_types=feed.known_types)
             # First the subscription, then the word that it stands: whatever the client causes then is on its stream.
             async with feed.open(asked) as (watch, subscription):
-                await outlet.open(subscription.position)
+                await outlet.open(subscription.position, subscription.epoch if watch.extended else "")
                 if call.method != "HEAD":
                     shape = Shape(outlet.framing, watch.encoding, watch.published, watch.secrets)
                     await Pump(subscription, watch, feed.frames.encoder(shape), outlet).run(feed.closing)
@@ -206,10 +209,12 @@ class WebsocketOutlet:
         self._send = send
         self._accepted = False
 
-    async def open(self, position: int | None = None) -> None:
+    async def open(self, position: int | None = None, epoch: str = "") -> None:
         """Upgrade."""
         self._accepted = True
-        await self._send({"type": "websocket.accept", "subprotocol": None, "headers": _position_header(position)})
+        await self._send(
+            {"type": "websocket.accept", "subprotocol": None, "headers": _position_headers(position, epoch)}
+        )
 
     async def send(self, frames: bytes) -> None:
         """Send frames as they are."""
@@ -248,14 +253,14 @@ class _BodyOutlet:
         self._send = send
         self._opened = False
 
-    async def open(self, position: int | None = None) -> None:
+    async def open(self, position: int | None = None, epoch: str = "") -> None:
         """Send the headers at once, so that the client knows."""
         self._opened = True
         headers: Headers = [
             (b"content-type", self.content_type),
             *JSON_HEADERS[1:],
             (b"x-accel-buffering", b"no"),
-            *_position_header(position),
+            *_position_headers(position, epoch),
         ]
         await self._send(start_message(200, headers))
 
@@ -290,9 +295,9 @@ class SseOutlet(_BodyOutlet):
     framing = Framing.SSE
     content_type = b"text/event-stream"
 
-    async def open(self, position: int | None = None) -> None:
+    async def open(self, position: int | None = None, epoch: str = "") -> None:
         """Send the headers, how soon to come back, and where to go on then: an id without data is no event."""
-        await super().open(position)
+        await super().open(position, epoch)
         await self.send(SSE_BEGIN if position is None else SSE_BEGIN + b"id: %d\n\n" % position)
 
     async def keep_alive(self) -> None:
@@ -300,8 +305,9 @@ class SseOutlet(_BodyOutlet):
         await self.send(SSE_KEEPALIVE)
 
 
-def _position_header(position: int | None) -> Headers:
-    return [] if position is None else [(POSITION, b"%d" % position)]
+def _position_headers(position: int | None, epoch: str) -> Headers:
+    headers = [] if position is None else [(POSITION, b"%d" % position)]
+    return [*headers, (EPOCH, epoch.encode())] if epoch else headers
 
 
 def _close_code(code: Status) -> int:

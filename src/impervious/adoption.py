@@ -1,0 +1,332 @@
+"""Brings what the Lightning node has paid for into a database that was restored from a backup.
+
+The messages that were sent since the backup are read out of the records that carried them: ids, recipients, what they
+cost, which message they answered. What was queued at the time of the backup and sent after it ends as delivered; what
+nobody remembers but the node gets an outcome and counts in the budget. Then a new epoch begins.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import uuid4
+
+from impervious.model import (
+    MessageId,
+    MessageState,
+    NodePubkey,
+    OutboundMessage,
+    Part,
+    PartState,
+    Payment,
+    PaymentStatus,
+    Preimage,
+    RecordType,
+    ServiceType,
+)
+from impervious.node import InvoiceNode
+from impervious.outbound import SendPolicy, plan
+from impervious.outbound.accept import PREIMAGE_BYTES, new_part
+from impervious.outbound.outcome import Failure, conclude
+from impervious.payment_books import Backwards, Sent, sent_by
+from impervious.store import Tx, history, log, outbox, spending
+from impervious.store.history import Mark
+from impervious.store.outbox import Stored
+from impervious.units import Msat
+from impervious.wire.envelope import SignedHeader
+from impervious.wire.keysend import PREIMAGE_RECORD
+
+LIGHTNING: Final = ServiceType("lightning")
+"""Whose payments are those that are no message's, as far as they are this daemon's."""
+_LOST: Final = (
+    "the database was restored from a backup older than this message: of its {total} bytes {sent} had been sent,"
+    " and the rest is lost"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """The Lightning node's payments since the database's mark."""
+
+    sent: Sequence[Sent]
+    """Parts of this node's messages, known or not."""
+    others: Sequence[Payment]
+    """Payments that are none of a message's."""
+    newest: Mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What was found, and what became of it."""
+
+    payments: int
+    """Parts of messages that the database did not know."""
+    messages: int
+    """Messages that the database did not know."""
+    incomplete: int
+    """Of these, those of which only some parts were sent: the rest is lost."""
+    queued_delivered: int
+    """Messages that were queued, and had been sent already."""
+    queued_shortened: int
+    """Messages that were queued, of which some parts had been sent already."""
+    answers: int
+    """Answers that were queued anew, and had been sent already."""
+    spent_msat: Msat
+    """Of what was not known, what counts in the budget of the last 24 hours."""
+    other_payments: int
+    """Payments since the backup that are none of a message's: of other programs, or of PayInvoice and SendKeysend."""
+    other_msat: Msat
+    others_counted: bool
+    epoch: str
+    next_seq: int
+
+
+async def read_books(
+    node: InvoiceNode, mark: Mark, *, own: NodePubkey, services: Mapping[RecordType, ServiceType]
+) -> Books:
+    """Read the node's payments, from the newest to a mark.
+
+    Args:
+      node: the Lightning node.
+      mark: the newest payment that the database has seen.
+      own: this node.
+      services: our record numbers.
+
+    Raises:
+      NodeUnavailable: the node cannot be asked now.
+      NodeRefused: it does not let us ask.
+    """
+    books, sent, others = Backwards(node, mark), list[Sent](), list[Payment]()
+    while payments := await books.page():
+        for payment in payments:
+            part = sent_by(payment, own, services)
+            if part is not None:
+                sent.append(part)
+            elif payment.status is not PaymentStatus.FAILED:
+                others.append(replace(payment, records={}))
+    return Books(sent=sent, others=others, newest=books.newest)
+
+
+def adopt(tx: Tx, books: Books, policy: SendPolicy, *, own: NodePubkey, count_others: bool = False) -> Adoption:
+    """Write what the node's books say into the database.
+
+    Args:
+      tx: the transaction.
+      books: from `read_books`.
+      policy: what messages are sent by.
+      own: this node.
+      count_others: whether payments that are no message's count in the budget, too.
+    """
+    if not history.is_set_back(tx):
+        history.begin_epoch(tx, set_back=False)
+    found = _Found()
+    for message_id, parts in _by_message(books.sent).items():
+        stored = outbox.load_intent(tx, message_id)
+        if stored is not None:
+            _take_up(tx, stored, parts, policy, own, found)
+        elif any(each.part.signed_header for each in parts):
+            _add_unknown(tx, message_id, parts, own, found)
+    _end_answers(tx, own, found)
+    others = [each for each in books.others if each.created_s * 1000 > tx.now_ms - spending.WINDOW_MS]
+    if count_others:
+        for each in others:
+            spending.note(tx, uuid4(), LIGHTNING, Msat(each.amount + each.fee), at_ms=each.created_s * 1000)
+    history.set_mark(tx, books.newest)
+    history.set_complete(tx)
+    return Adoption(
+        payments=found.payments,
+        messages=found.messages,
+        incomplete=found.incomplete,
+        queued_delivered=found.queued_delivered,
+        queued_shortened=found.queued_shortened,
+        answers=found.answers,
+        spent_msat=Msat(found.spent_msat),
+        other_payments=len(others),
+        other_msat=Msat(sum(each.amount + each.fee for each in others)),
+        others_counted=count_others,
+        epoch=history.epoch(tx),
+        next_seq=log.newest(tx) + 1,
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    payments: int = 0
+    messages: int = 0
+    incomplete: int = 0
+    queued_delivered: int = 0
+    queued_shortened: int = 0
+    answers: int = 0
+    spent_msat: int = 0
+
+    def count(self, tx: Tx, payment: Payment) -> None:
+        """Count a payment that the database did not know."""
+        self.payments += 1
+        if payment.created_s * 1000 > tx.now_ms - spending.WINDOW_MS:
+            self.spent_msat += payment.amount + payment.fee
+
+
+def _by_message(sent: Iterable[Sent]) -> dict[MessageId, list[Sent]]:
+    """Group parts, those that began first before the others."""
+    grouped: dict[MessageId, list[Sent]] = {}
+    for each in sent:
+        grouped.setdefault(each.part.message_id, []).append(each)
+    return {message_id: parts[::-1] for message_id, parts in reversed(grouped.items())}
+
+
+def _header(parts: Iterable[Sent]) -> SignedHeader | None:
+    return next((each.part.signed_header for each in parts if each.part.signed_header), None)
+
+
+def _part(sent: Sent) -> Part:
+    """A payment as the outbox keeps it."""
+    raw = sent.payment.records.get(PREIMAGE_RECORD, b"")
+    settled = sent.payment.status is PaymentStatus.SUCCEEDED
+    return Part(
+        preimage=Preimage(raw if len(raw) == PREIMAGE_BYTES else bytes(PREIMAGE_BYTES)),
+        offset=sent.part.offset,
+        length=len(sent.part.payload),
+        amount=sent.payment.amount,
+        fee_limit=sent.payment.fee,
+        fee=sent.payment.fee,
+        state=PartState.SETTLED if settled else PartState.PENDING,
+    )
+
+
+# --- A message that the database does not know ----------------------------------------------------------------------
+
+
+def _add_unknown(tx: Tx, message_id: MessageId, parts: Sequence[Sent], own: NodePubkey, found: _Found) -> None:
+    """Store a message that was accepted and sent after the backup, with its end."""
+    first, signed = parts[0], _header(parts)
+    assert signed is not None, "only a header says that a message is ours"
+    header = signed.header
+    amount = Msat(sum(each.payment.amount for each in parts))
+    cost = Msat(sum(each.payment.amount + each.payment.fee for each in parts))
+    message = OutboundMessage(
+        id=message_id,
+        recipient=first.recipient,
+        service_type=first.service_type,
+        payload=b"",
+        amount=header.amount or amount,
+        reply_to=header.reply_to,
+    )
+    rows = [_part(each) for each in parts]
+    outbox.add(tx, message, rows, record_type=first.record_type, order=header.order, deadline_ms=None)
+    outbox.set_signed(tx, message_id, header=signed.raw, signature=signed.signature)
+    outbox.raise_order(tx, first.recipient, header.order)
+    spending.note(tx, message_id, first.service_type, cost, at_ms=first.payment.created_s * 1000)
+    if header.reply_to is not None:
+        history.add_answered(
+            tx,
+            request=header.reply_to,
+            recipient=first.recipient,
+            service_type=first.service_type,
+            answer=message_id,
+        )
+    sent_bytes = _covered_bytes(rows)
+    failure = None
+    if sent_bytes < header.total_bytes:
+        found.incomplete += 1
+        failure = Failure(reason=_LOST.format(sent=sent_bytes, total=header.total_bytes), retryable=True)
+    stored = outbox.load_intent(tx, message_id)
+    assert stored is not None, "it was just stored"
+    conclude(tx, stored, own, failure)
+    spending.settle(tx, message_id, cost)  # what is still in flight is not in the outcome, and may yet be spent
+    found.messages += 1
+    for each in parts:
+        found.count(tx, each.payment)
+
+
+def _covered_bytes(parts: Iterable[Part]) -> int:
+    covered, end = 0, 0
+    for part in sorted(parts, key=lambda each: each.offset):
+        covered += max(0, part.offset + part.length - max(end, part.offset))
+        end = max(end, part.offset + part.length)
+    return covered
+
+
+# --- A message that was queued at the time of the backup -----------------------------------------------------------
+
+
+def _take_up(tx: Tx, stored: Stored, parts: Sequence[Sent], policy: SendPolicy, own: NodePubkey, found: _Found) -> None:
+    """Go on with a message where the lost part of the history had come to."""
+    message_id = stored.message.id
+    if stored.state not in (MessageState.ACCEPTED, MessageState.SENDING):
+        return
+    signed = _header(parts)
+    if signed is not None:
+        outbox.set_signed(tx, message_id, header=signed.raw, signature=signed.signature)
+        outbox.raise_order(tx, stored.message.recipient, signed.header.order)
+    elif stored.state is MessageState.ACCEPTED:
+        outbox.set_sending(tx, message_id)  # its payments must be asked for before they are made
+    _, known = outbox.load(tx, message_id)
+    known_hashes = {each.payment_hash for each in known}
+    for each in parts:
+        payment = each.payment
+        if payment.payment_hash in known_hashes:
+            if payment.status is PaymentStatus.SUCCEEDED:
+                outbox.settle_part(tx, payment.payment_hash, payment.fee)
+        elif payment.payment_hash in history.unknown(tx, [payment.payment_hash]):
+            outbox.add_parts(tx, message_id, [_part(each)])
+            found.count(tx, payment)
+        else:  # the database took it for dead
+            outbox.revive_part(tx, payment.payment_hash, _part(each).state, payment.fee)
+    paid = [_part(each) for each in parts]
+    for part in known:
+        if part.state is PartState.PENDING and part.payment_hash not in {each.payment.payment_hash for each in parts}:
+            _keep_rest(tx, message_id, part, paid, policy)
+    if outbox.pending_parts(tx, message_id):
+        found.queued_shortened += 1
+        missing = outbox.committed(tx, message_id) - stored.received - spending.reserved(tx, message_id)
+        if missing > 0:
+            spending.reserve_more(tx, message_id, Msat(missing), daily_limit=None)
+    else:
+        conclude(tx, stored, own, None)
+        found.queued_delivered += 1
+
+
+def _keep_rest(tx: Tx, message_id: MessageId, part: Part, paid: Iterable[Part], policy: SendPolicy) -> None:
+    """Leave of a part that was not paid only what no other payment carried."""
+    gaps, position, end = list[tuple[int, int]](), part.offset, part.offset + part.length
+    covered = 0
+    for each in sorted(paid, key=lambda one: one.offset):
+        if each.offset + each.length <= position or each.offset >= end:
+            continue
+        if each.offset > position:
+            gaps.append((position, each.offset - position))
+        position = max(position, each.offset + each.length)
+        covered += each.amount
+    if position == part.offset:
+        return  # nothing of it was paid: it stays as it is
+    if position < end:
+        gaps.append((position, end - position))
+    outbox.bury_part(tx, part.payment_hash)
+    left = max(0, part.amount - covered)
+    for offset, length in gaps:
+        ranges = plan.cut(
+            offset=offset,
+            length=length,
+            amount=Msat(left),
+            part_bytes=policy.part_bytes,
+            part_amount=policy.part_amount,
+        )
+        left = 0
+        outbox.add_parts(tx, message_id, [new_part(each, part.fee_limit) for each in ranges])
+
+
+def _end_answers(tx: Tx, own: NodePubkey, found: _Found) -> None:
+    """End answers that services have given anew to requests that were answered: they were read again meanwhile."""
+    for message_id in history.queued_again(tx):
+        stored = outbox.load_intent(tx, message_id)
+        assert stored is not None, "it was just listed"
+        assert stored.message.reply_to is not None, "it is an answer"
+        if not history.take_answered(
+            tx,
+            request=stored.message.reply_to,
+            recipient=stored.message.recipient,
+            service_type=stored.message.service_type,
+        ):
+            continue
+        conclude(tx, stored, own, None)
+        outbox.add_void(tx, stored.message.recipient, stored.order)
+        found.answers += 1

@@ -1,0 +1,167 @@
+"""What the Lightning node has paid for this node's messages, read back from the newest payment to one that was seen.
+
+A record under one of our numbers that begins with our magic bytes and carries a header of our own key is a message of
+this node's for certain; no other program on the same Lightning node makes one. So a payment with such a record whose
+hash the database does not know says that the database is older: it was restored from a backup.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+
+from impervious.errors import NodeRefused, NodeUnavailable, StoreFull
+from impervious.model import NodePubkey, Payment, PaymentHash, PaymentStatus, RecordType, ServiceType
+from impervious.node import InvoiceNode, LightningNode
+from impervious.store import Store, history
+from impervious.store.history import Mark
+from impervious.wire import envelope
+from impervious.wire.envelope import Envelope
+
+logger = logging.getLogger(__name__)
+
+PAGE: Final = 100
+"""Payments asked for at a time: about 300 KB with their hops."""
+MARK_EVERY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A part of a message of this node's, as the Lightning node paid for it."""
+
+    payment: Payment
+    recipient: NodePubkey
+    service_type: ServiceType
+    record_type: RecordType
+    part: Envelope
+
+
+class Backwards:
+    """The node's payments, the newest page first, down to a mark.
+
+    Args:
+      node: the Lightning node.
+      mark: where to end.
+    """
+
+    def __init__(self, node: InvoiceNode, mark: Mark) -> None:
+        self._node = node
+        self._mark = mark
+        self._offset = 0
+        self._ended = False
+        self.newest: Mark = mark
+        """The newest payment there is; known after the first page."""
+
+    async def page(self) -> Sequence[Payment]:
+        """Read a page; an empty one is the end.
+
+        Raises:
+          NodeUnavailable: the node cannot be asked now.
+          NodeRefused: it does not let us ask.
+        """
+        if self._ended:
+            return ()
+        first = self._offset == 0
+        page = await self._node.list_payments(index_offset=self._offset, limit=PAGE, backwards=True, records=True)
+        if first and page.payments:
+            self.newest = Mark(index=page.last_index, created_s=page.payments[-1].created_s)
+        # An index above the mark's is newer. One below is older too, unless the node numbers its payments anew.
+        oldest_s = min((each.created_s for each in page.payments), default=0)
+        self._ended = len(page.payments) < PAGE or (
+            page.first_index <= self._mark.index + 1 and oldest_s <= self._mark.created_s
+        )
+        self._offset = page.first_index
+        return page.payments
+
+
+def sent_by(payment: Payment, own: NodePubkey, services: Mapping[RecordType, ServiceType]) -> Sent | None:
+    """Read a payment as a part of a message; None: it is none, or nothing moves by it.
+
+    Args:
+      payment: with its records.
+      own: this node.
+      services: our record numbers.
+    """
+    if payment.status is PaymentStatus.FAILED or payment.dest is None:
+        return None
+    for record_type, service_type in services.items():
+        value = payment.records.get(record_type, b"")
+        if not envelope.is_envelope(value):
+            continue
+        try:
+            part = envelope.decode(value)
+        except Exception:
+            logger.debug("payment %s: its record %d is no part of a message", payment.payment_hash.hex(), record_type)
+            continue
+        if part.signed_header is not None and part.signed_header.header.sender != own:
+            continue
+        return Sent(
+            payment=payment,
+            recipient=payment.dest,
+            service_type=service_type,
+            record_type=record_type,
+            part=part,
+        )
+    return None
+
+
+async def unknown_message(
+    node: InvoiceNode, store: Store, mark: Mark, read: Callable[[Payment], Sent | None]
+) -> tuple[Sent | None, Mark]:
+    """Look for a message that the node has paid for and the database does not know.
+
+    Args:
+      node: the Lightning node.
+      store: the database.
+      mark: the newest payment that the database has seen.
+      read: `sent_by`, bound to this node.
+
+    Returns:
+      The first one found, with a header; and the newest payment there is.
+
+    Raises:
+      NodeUnavailable: the node cannot be asked now.
+      NodeRefused: it does not let us ask.
+    """
+    books = Backwards(node, mark)
+    while payments := await books.page():
+        ours = {each.payment.payment_hash: each for each in map(read, payments) if each is not None}
+        hashes: list[PaymentHash] = [found for found, each in ours.items() if each.part.signed_header is not None]
+        lost = await store.read(partial(history.unknown, hashes=hashes))
+        if lost:
+            return ours[max(lost, key=lambda each: ours[each].payment.created_s)], books.newest
+    return None, books.newest
+
+
+async def newest_payment(node: InvoiceNode) -> Mark:
+    """Ask for the newest payment there is.
+
+    Raises:
+      NodeUnavailable: the node cannot be asked now.
+      NodeRefused: it does not let us ask.
+    """
+    page = await node.list_payments(limit=1, backwards=True)
+    return Mark(index=page.last_index, created_s=page.payments[-1].created_s) if page.payments else Mark()
+
+
+async def keep_mark(node: LightningNode, store: Store) -> NoReturn:
+    """Store every minute how far the node's payments are seen, so that a start has few of them to read.
+
+    Run it only while nothing is unknown: every payment of ours has its intent in the database before it begins.
+
+    Raises:
+      StoreError: the database cannot be used.
+    """
+    seen: Mark | None = None
+    while True:
+        await trio.sleep(MARK_EVERY_S)
+        try:
+            newest = await newest_payment(node)
+            if newest not in (seen, Mark()):
+                await store.write(partial(history.set_mark, newest=newest))
+                seen = newest
+        except (NodeUnavailable, NodeRefused, StoreFull) as error:
+            logger.debug("the newest payment is not noted: %s", error)
