@@ -7,7 +7,7 @@ state that the network was in, with every msat in one place. The file holds the 
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,7 +52,9 @@ class StateFolder:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / FILE
-        os.close(os.open(self._path, os.O_CREAT, 0o600))
+        if not self._path.exists():  # else closing it would drop the locks of another network in this process
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
         self._file = sqlite3.connect(self._path, isolation_level=None, timeout=0)
         try:
             self._prepare()

@@ -16,7 +16,7 @@ _ROWS: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long things are kept. 0: for ever."""
+    """How long things are kept. 0: for ever. Never less than a day: the budget looks back so far."""
 
     events_days: int
     events_mb: int
@@ -90,7 +90,7 @@ def tidy_step(tx: Tx, retention: Retention) -> Step:
         ended_before_ms = tx.now_ms - retention.idempotency_days * DAY_MS
         forgotten += idempotency.forget(tx, days=retention.idempotency_days, limit=_ROWS)
         forgotten += outbox.forget_ended(tx, before_ms=ended_before_ms, parts=_ROWS)
-        forgotten += spending.forget(tx, before_ms=min(ended_before_ms, tx.now_ms - spending.WINDOW_MS), limit=_ROWS)
+        forgotten += spending.forget(tx, before_ms=ended_before_ms, limit=_ROWS)
     events = log.prune(
         tx,
         before_ms=tx.now_ms - retention.events_days * DAY_MS if retention.events_days else None,
