@@ -92,6 +92,7 @@ async def test_a_far_node_hears_of_a_relay_and_its_program_uses_it(
                 assert (stranger.received(), far.received()) == ([], [])
             await sockets(alice).stop()
 
+        await trio.sleep(1)  # the relay's facts become events behind the call
         begun, paired, closed = [event for event in await everything(alice) if event.service_type == "socket"]
         assert begun.id == opened.id == paired.reply_to == closed.reply_to
         assert detail(begun) == {"recordId": "OPENED", "session": "default", **published}
