@@ -71,6 +71,8 @@ class Payer(LoneNode):
     reachable: bool = True
     signing: deque[Exception] = field(default_factory=deque)
     settlement_s: float = 0.3
+    htlcs: int = 10**6
+    """How many the route holds at a time."""
     ends: dict[PaymentHash, tuple[float, Answer]] = field(default_factory=dict)
     """Of each payment: when, in Trio's time, and how. Nobody needs to wait for it."""
     sent: list[Sent] = field(default_factory=list)
@@ -105,6 +107,8 @@ class Payer(LoneNode):
         answer = self.answers.popleft() if self.answers else PaymentStatus.SUCCEEDED
         if not self._fits(amount, {**records, PREIMAGE_RECORD: preimage.raw}):
             answer = PaymentFailure.NO_ROUTE
+        if self.under_way >= self.htlcs:
+            answer = PaymentFailure.ERROR
         self.ends[found] = (trio.current_time() + self.settlement_s, answer)
         self.most_under_way = max(self.most_under_way, self.under_way)
         await trio.sleep(self.settlement_s)

@@ -265,3 +265,27 @@ async def test_another_payment_is_tried_for_all_when_the_first_is_given_up(
             bench.node.answers.clear()
             with trio.fail_after(5):
                 await bench.outcome(second)
+
+
+# --- How many at a time -----------------------------------------------------------------------------------------------
+
+
+async def test_more_payments_are_under_way_while_they_succeed(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall) as bench:
+        sent = [await bench.accept(b"x" * 90_000) for _ in range(5)]
+        async with bench.delivering():
+            for each in sent:
+                await bench.outcome(each)
+        assert 64 <= bench.node.most_under_way <= MAX_IN_FLIGHT
+
+
+async def test_fewer_are_when_the_route_holds_fewer(tmp_path: Path, wall: Wall, autojump_clock: MockClock) -> None:
+    async with open_bench(tmp_path, wall) as bench:
+        bench.node.htlcs = 8
+        sent = [await bench.accept(b"x" * 90_000) for _ in range(3)]
+        async with bench.delivering():
+            for each in sent:
+                assert (await bench.outcome(each))["state"] == "delivered"
+        assert len(bench.node.sent) < 2 * len(bench.node.settled)

@@ -215,11 +215,11 @@ class MessageConfig:
     part_bytes: int = setting(
         whole(200, 1100, "bytes"), 900, "Largest part of a message; parts are smaller where a route is long."
     )
-    in_flight_per_peer: int = setting(
+    in_flight_per_peer: int | None = setting(
         # A payment channel holds 483 HTLCs in each direction (BOLT 2, max_accepted_htlcs).
         whole(1, 483, "parts"),
-        16,
-        "Parts under way to one recipient at a time.",
+        None,
+        "Most parts under way to one recipient at a time. Unset: 16 at first, and then as many as are seen to succeed.",
     )
     ttl_s: int = setting(whole(1, 43_200, "seconds"), 3600, "How long delivery is tried before it has failed.")
     max_fee_msat_per_part: Msat = setting(

@@ -29,7 +29,8 @@ class SendPolicy:
     part_amount: Msat
     """What each part carries at least."""
     part_fee_limit: Msat
-    in_flight_per_peer: int
+    in_flight_per_peer: int | None
+    """None: as many as succeed."""
     payment_timeout_s: int
     ttl_ms: int
     daily_limit: Sat

@@ -375,11 +375,14 @@ class Delivery:
             self.tools.lane.places.make_slow(part.payment_hash)
             return _Again(maybe_sent=True, slow=True)
         if payment.status is PaymentStatus.SUCCEEDED:
+            self.tools.lane.places.note(part.payment_hash, arrived=True)
             await self._settle(part, payment)
             self._unended.discard(part.payment_hash)
             self.tools.lane.arrived()
             return None
         self._unended.discard(part.payment_hash)
+        if payment.failure is not PaymentFailure.INCORRECT_PAYMENT_DETAILS:  # that one reached the recipient
+            self.tools.lane.places.note(part.payment_hash, arrived=False)
         return await self._judge(part, payment)
 
     async def _find(self, part: Part) -> Payment:

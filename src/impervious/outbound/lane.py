@@ -26,8 +26,7 @@ _SPARE: Final = 64
 class Lane:
     """One recipient's queue, and the places its messages share."""
 
-    def __init__(self, everywhere: Everywhere, in_flight: int) -> None:
-        self.in_flight = in_flight
+    def __init__(self, everywhere: Everywhere, in_flight: int | None) -> None:
         self.places = Places(everywhere, in_flight)
         self.running = 0
         """Messages that are worked on and need places, now or later: not those that only wait for payments to end."""
@@ -66,7 +65,7 @@ class Lane:
 
     def startable(self) -> Iterator[Ticket]:
         """Take messages from the front while more may be worked on."""
-        while self._waiting and self.running < self.in_flight:
+        while self._waiting and self.running < self.places.size:
             self.running += 1
             self.open += 1
             yield self._waiting.popitem(last=False)[1]

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from impervious.model import PaymentHash
+from impervious.outbound.window import Window
 
 MAX_IN_FLIGHT: Final = 256
 """Payments just sent, in all; a channel of LND holds 483."""
@@ -32,9 +33,17 @@ class Everywhere:
 class Places:
     """Places for the payments to one recipient, first come, first served."""
 
-    def __init__(self, everywhere: Everywhere, limit: int) -> None:
+    def __init__(self, everywhere: Everywhere, most: int | None) -> None:
+        """Make them.
+
+        Args:
+          everywhere: of all recipients.
+          most: how many the operator allows; None: as many as succeed.
+        """
         self._everywhere = everywhere
-        self._sent = trio.CapacityLimiter(limit)
+        self._window = Window(most)
+        self._sent = trio.CapacityLimiter(self._window.size)
+        self._since_s: dict[PaymentHash, float] = {}
         self._slow = trio.CapacityLimiter(MAX_SLOW_PER_PEER)
         self._of: dict[PaymentHash, tuple[trio.CapacityLimiter, trio.CapacityLimiter]] = {}
 
@@ -42,6 +51,23 @@ class Places:
     def taken(self) -> int:
         """How many payments have one, slow ones included."""
         return len(self._of)
+
+    @property
+    def size(self) -> int:
+        """How many payments may be under way, slow ones not counted."""
+        return self._window.size
+
+    def note(self, payment: PaymentHash, *, arrived: bool) -> None:
+        """Learn from how a payment ended that has a place."""
+        since_s = self._since_s.get(payment)
+        if since_s is None:
+            return  # a slow one, or it was sent in an earlier run
+        now_s = trio.current_time()
+        if arrived:
+            self._window.succeeded(now_s - since_s, full=not self._sent.available_tokens)
+        else:
+            self._window.failed(sent_s=since_s, now_s=now_s)
+        self._sent.total_tokens = self._window.size
 
     def has(self, payment: PaymentHash) -> bool:
         """Whether a payment has one."""
@@ -56,6 +82,7 @@ class Places:
             self._sent.release_on_behalf_of(payment)
             raise
         self._of[payment] = (self._sent, self._everywhere.sent)
+        self._since_s[payment] = trio.current_time()
 
     def make_slow(self, payment: PaymentHash) -> bool:
         """Let others have the place of a payment that does not end. False: it keeps it, too many are slow."""
@@ -70,5 +97,6 @@ class Places:
 
     def give_back(self, payment: PaymentHash) -> None:
         """Give the place of a payment back, if it has one."""
+        self._since_s.pop(payment, None)
         for pool in self._of.pop(payment, ()):
             pool.release_on_behalf_of(payment)
