@@ -34,7 +34,7 @@ STRANGER = NodePubkey.parse("02b80cabdf82638aac86948e4c06e82064f547768dcef977677
 async def test_a_ready_node_says_who_it_is(stage: Stage) -> None:
     info = await stage.alice.wait_ready()
     assert stage.alice.status.ready
-    assert (info.pubkey, info.alias, info.network) == (stage.lnd("alice").pubkey, "alice", "simnet")
+    assert (info.pubkey, info.alias, info.network) == (stage.lnd("alice").pubkey, "alice", "regtest")
     assert (info.synced_to_chain, info.block_height) == (True, 850_000)
     assert 55 in info.features
 

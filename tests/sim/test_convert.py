@@ -6,6 +6,7 @@ from impervious.errors import AlreadyPaying, NodeRefused, NodeUnavailable, Payme
 from impervious.model import InvoiceState, PaymentStatus
 from impervious.sim import convert
 from impervious.sim.engine.answers import NOT_YET, LndError, WalletState
+from impervious.sim.engine.asking import Ask
 from impervious.units import Msat
 
 
@@ -44,7 +45,7 @@ def test_a_failure_says_why() -> None:
 
 def test_an_ordinary_invoice_says_what_it_asks_for() -> None:
     lab = Lab(["alice", "bob"], ["alice-bob"])
-    made = lab.engine.add_invoice("bob", Msat(7), memo="mine", description_hash=bytes(32), expiry_s=60)
+    made = lab.engine.add_invoice("bob", Ask(value=Msat(7), memo="mine", description_hash=bytes(32), expiry_s=60))
     seen = convert.invoice(made)
     assert (seen.amount, seen.amount_paid, seen.memo, seen.expiry_s) == (7, 0, "mine", 60)
     assert (seen.description_hash, seen.payment_request) == (bytes(32), made.payment_request)

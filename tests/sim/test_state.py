@@ -9,6 +9,7 @@ from tests.sim.reader import Reader, pay, pay_invoice, preimage_of, settled_at
 from impervious.errors import PaymentFailure, StoreError, StoreLocked
 from impervious.model import InvoiceState, PaymentStatus
 from impervious.sim import ChannelSpec, NodeSpec, Policy, SimNetwork
+from impervious.sim.engine.addresses import AddressKind
 from impervious.sim.state import FILE
 from impervious.units import Msat, Sat
 
@@ -35,6 +36,8 @@ def everything(net: SimNetwork) -> dict[str, object]:
             net.lnd(name).node.invoices.added,
             net.lnd(name).node.invoices.backend,
             net.lnd(name).node.payments.started,
+            list(net.lnd(name).node.forwards),
+            net.lnd(name).node.addresses,
         )
         for name in net.names
     }
@@ -52,6 +55,12 @@ async def test_a_network_is_found_as_it_was_left(tmp_path: Path, autojump_clock:
         invoice = net.lnd("carol").add_invoice(Msat(3000), memo="coffee")
         await pay_invoice(net, "bob", "carol", invoice)
         net.lnd("carol").add_invoice(Msat(1))
+        hinted = net.lnd("carol").add_invoice(Msat(2000), private=True)
+        await net.node("alice").pay_invoice(
+            await net.node("alice").decode_invoice(hinted.payment_request), fee_limit=Msat(5000), timeout_s=5
+        )
+        assert len(net.lnd("bob").node.forwards) == 1
+        await net.lnd("bob").rpcs.new_address(AddressKind.WITNESS, unused=False)
         net.lnd("bob").renumber()
         net.lnd("bob").skip_indexes(settled=3)
         await pay(net.node("alice"), net.node("bob").pubkey, 70)
@@ -63,6 +72,19 @@ async def test_a_network_is_found_as_it_was_left(tmp_path: Path, autojump_clock:
             await pay(net.node("alice"), net.node("bob").pubkey, 1)
         await pay(net.node("alice"), net.node("bob").pubkey, 71)
         assert net.lnd("bob").node.invoices.lookup(preimage_of(71).payment_hash).settle_index == 5
+
+
+async def test_what_hangs_for_ever_hangs_after_a_restart_too(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with network(tmp_path).open() as net:
+        net.lnd("alice").strand_next_payment()
+        with trio.move_on_after(1):
+            await pay(net.node("alice"), net.node("bob").pubkey, 1)
+    async with network(tmp_path).open() as net:
+        await trio.sleep(80_000)
+        payment = await net.node("alice").lookup_payment(preimage_of(1).payment_hash)
+        assert payment.status is PaymentStatus.IN_FLIGHT
 
 
 @pytest.mark.parametrize("passed_s", [0.1, 0.5, 1.0, 1.9])

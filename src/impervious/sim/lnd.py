@@ -11,6 +11,7 @@ from impervious.errors import PaymentFailure
 from impervious.model import NodePubkey, PaymentHash, Preimage, Records
 from impervious.sim.driver import Driver
 from impervious.sim.engine.answers import WalletState
+from impervious.sim.engine.asking import Ask
 from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.invoices import Invoice
 from impervious.sim.engine.world import Node, PlannedFailure
@@ -166,7 +167,8 @@ class SimLnd:
 
     def add_invoice(self, value: Msat, *, memo: str = "", expiry_s: int = 86_400, private: bool = False) -> Invoice:
         """Make an ordinary invoice, with a random preimage."""
-        invoice = self._engine.add_invoice(self.name, value, memo=memo, expiry_s=expiry_s, private=private)
+        ask = Ask(value=value, memo=memo, expiry_s=expiry_s, private=private)
+        invoice = self._engine.add_invoice(self.name, ask)
         self._driver.step()
         return invoice
 
@@ -224,6 +226,7 @@ class SimLnd:
           amount: at least the invoice's.
         """
         preimage = receiver.node.invoices.lookup(payment_hash).preimage
+        assert preimage is not None, "whoever forwards a keysend that is settled knows its preimage"
         forged = {**records, PREIMAGE_RECORD: preimage.raw}
         self._engine.forge(self.name, receiver.name, payment_hash, forged, amount)
         self._driver.step()

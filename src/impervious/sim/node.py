@@ -50,6 +50,7 @@ from impervious.model import (
 from impervious.sim import convert
 from impervious.sim.convert import translated
 from impervious.sim.engine.answers import HASH_TAKEN, NO_BALANCE, NO_PATH, LndError, WalletState
+from impervious.sim.engine.asking import Ask
 from impervious.sim.engine.payments import Order, SimPayment
 from impervious.sim.engine.world import ChannelChanged
 from impervious.sim.invoices import SimInvoices
@@ -224,7 +225,7 @@ class SimNode:
         if not channels or not all(channel.private for channel in channels):
             return ()
         with self._asking():
-            invoice = await self._rpcs.add_invoice(Msat(1_000_000), private=True)
+            invoice = await self._rpcs.add_invoice(Ask(value=Msat(1_000_000), private=True))
             read = await self._rpcs.decode_pay_req(invoice.payment_request)
         return tuple(map(convert.hop_hints, read.hints))
 
@@ -261,14 +262,15 @@ class SimNode:
         """Make an invoice that others can pay."""
         try:
             with self._asking():
-                added = await self._rpcs.add_invoice(
-                    terms.amount,
-                    preimage=terms.preimage.raw if terms.preimage else b"",
+                ask = Ask(
+                    value=terms.amount,
+                    preimage=terms.preimage,
                     memo=terms.memo,
                     description_hash=terms.description_hash,
                     expiry_s=terms.expiry_s,
                     private=terms.private,
                 )
+                added = await self._rpcs.add_invoice(ask)
         except NodeRefused as error:
             if str(error) == HASH_TAKEN:
                 raise AlreadyExists("the node has an invoice with that preimage") from error

@@ -16,21 +16,26 @@ from impervious.errors import Malformed, Unverified
 from impervious.model import HtlcState, InvoiceState, NodePubkey, PaymentHash, Preimage
 from impervious.sim.driver import Driver
 from impervious.sim.engine import payment_request
+from impervious.sim.engine.addresses import AddressKind
 from impervious.sim.engine.answers import BROKEN, GONE, NO_BALANCE, NO_PATH, NOT_YET, LndError, WalletState
+from impervious.sim.engine.asking import Ask
 from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.invoices import Invoice, LiveFilter
 from impervious.sim.engine.mission_control import Pair, PairResult
 from impervious.sim.engine.payments import Attempt, Order, SimPayment
 from impervious.sim.engine.route import BalanceTooLowError, NoPathError, Path
+from impervious.sim.engine.view import View, features_of
 from impervious.sim.engine.world import ChannelChanged, InvoiceChanged, News, Node, PaymentChanged
 from impervious.sim.streams import LiveStream
 from impervious.units import Msat
-from impervious.wire import keysend, lnd_signature
+from impervious.wire import lnd_signature
 
-NETWORK: Final = "simnet"
-VERSION: Final = "0.21.2-beta commit=simulated"
-FEATURES: Final = frozenset({0, 5, 7, 8, 11, 12, 14, 17, 19, 23, 27, 31, 45, 47, 51})
-"""What lnd 0.21 announces; 55 comes with --accept-keysend."""
+NETWORK: Final = "regtest"
+"""As its invoices say: there is no prefix that decoders know for simulated networks."""
+RELEASE: Final = "0.21.2-beta"
+COMMIT: Final = "simulated"
+COMMIT_HASH: Final = "0" * 40
+VERSION: Final = f"{RELEASE} commit={COMMIT}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,7 @@ class Balances:
     unsettled_local: Msat
     """Of HTLCs that would bring us something: LND counts them for whom they would be."""
     unsettled_remote: Msat
+    channels: int
 
 
 class _InvoiceListener:
@@ -116,6 +122,7 @@ class Rpcs:
         self._states: set[LiveStream[WalletState]] = set()
         self._breakers: set[Callable[[], object]] = set()
         self._changed = trio.Event()
+        self._began_s = 0.0
         driver.listen(node.name, self._hear)
 
     @property
@@ -126,6 +133,16 @@ class Rpcs:
     def named(self, pubkey: bytes) -> str:
         """What the network calls the node with a key, or an empty string."""
         return self._world.named(pubkey)
+
+    def pubkey_of(self, name: str) -> bytes:
+        """The key of a node."""
+        return self._world.pubkeys[name].raw
+
+    def wall_s(self, elapsed_s: float | None) -> int:
+        """A moment of the engine's time in seconds since 1970; 0 for never."""
+        if elapsed_s is None:
+            return 0
+        return int(self._world.time.wall_s() - (self._world.time.elapsed_s() - elapsed_s))
 
     def channel_ends(self, chan_id: int) -> dict[str, bytes] | None:
         """The two nodes of a channel that this node knows, with their keys."""
@@ -144,7 +161,17 @@ class Rpcs:
     @property
     def now_s(self) -> int:
         """The node's clock."""
-        return int(self._world.time.wall_s())
+        return int(self.now_exactly_s)
+
+    @property
+    def running_s(self) -> int:
+        """How long the network has been running, at least a second."""
+        return max(1, int(self._world.time.elapsed_s() - self._began_s))
+
+    @property
+    def now_exactly_s(self) -> float:
+        """The node's clock, with parts of a second."""
+        return self._world.time.wall_s()
 
     @property
     def state(self) -> WalletState:
@@ -186,7 +213,7 @@ class Rpcs:
         return Info(
             pubkey=self._node.pubkey,
             alias=self._node.name,
-            features=_features(self._node),
+            features=features_of(self._node),
             block_height=self._world.height,
             synced_to_chain=self._node.synced,
             active_channels=len(active),
@@ -259,6 +286,18 @@ class Rpcs:
                     return payment, attempt
         raise LndError("router shutting down")
 
+    async def view(self) -> View:
+        """What the node knows of the network: DescribeGraph, ListPeers, FeeReport and their like."""
+        await self._ready()
+        return View(self._world, self._node)
+
+    async def new_address(self, kind: AddressKind, *, unused: bool) -> str:
+        """Lightning.NewAddress."""
+        await self._ready()
+        made = self._driver.engine.new_address(self._node.name, kind, unused=unused)
+        self._driver.step()
+        return made
+
     async def mission_control(self) -> list[tuple[Pair, PairResult]]:
         """Router.QueryMissionControl."""
         await self._ready()
@@ -271,31 +310,41 @@ class Rpcs:
 
     # --- invoices ---
 
-    async def add_invoice(
-        self,
-        value: Msat,
-        *,
-        preimage: bytes = b"",
-        memo: str = "",
-        description_hash: bytes = b"",
-        expiry_s: int = 0,
-        private: bool = False,
-    ) -> Invoice:
-        """Lightning.AddInvoice."""
+    async def add_invoice(self, ask: Ask) -> Invoice:
+        """Lightning.AddInvoice, Invoices.AddHoldInvoice."""
         await self._ready()
-        if preimage and len(preimage) != 32:
-            raise LndError(f"payment preimage must be exactly 32 bytes, is instead {len(preimage)}")
-        invoice = self._driver.engine.add_invoice(
-            self._node.name,
-            value,
-            preimage=Preimage(preimage) if preimage else None,
-            memo=memo,
-            description_hash=description_hash,
-            expiry_s=expiry_s,
-            private=private,
-        )
+        invoice = self._driver.engine.add_invoice(self._node.name, ask)
         self._driver.step()
         return invoice
+
+    async def settle_invoice(self, preimage: bytes) -> None:
+        """Invoices.SettleInvoice: what is settled already is so for good."""
+        await self._ready()
+        if len(preimage) != 32:
+            raise LndError(f"invalid preimage length of {len(preimage)}, want 32")
+        with _without_status():
+            self._driver.engine.settle_invoice(self._node.name, Preimage(preimage))
+        self._driver.step()
+
+    async def cancel_invoice(self, payment_hash: bytes) -> None:
+        """Invoices.CancelInvoice: what is cancelled already is so for good."""
+        await self._ready()
+        _check_hash(payment_hash)
+        with _without_status():
+            self._driver.engine.cancel_invoice(self._node.name, PaymentHash(payment_hash))
+        self._driver.step()
+
+    async def lookup_invoice_v2(self, payment_hash: bytes | None, payment_addr: bytes | None) -> Invoice:
+        """Invoices.LookupInvoiceV2, by one of the two."""
+        await self._ready()
+        if payment_hash is None and payment_addr is None:
+            raise LndError("invoice ref must be set", Status.INVALID_ARGUMENT)
+        if payment_hash is None:
+            return self._node.invoices.with_address(payment_addr or b"")
+        if len(payment_hash) != 32:
+            text = f"unable to parse pay hash: invalid hash length of {len(payment_hash)}, want 32"
+            raise LndError(text, Status.INVALID_ARGUMENT)
+        return self._node.invoices.lookup(payment_hash)
 
     async def decode_pay_req(self, text: str) -> payment_request.Read:
         """Lightning.DecodePayReq."""
@@ -359,8 +408,7 @@ class Rpcs:
     async def subscribe_single_invoice(self, payment_hash: bytes) -> AsyncIterator[LiveStream[Invoice]]:
         """Invoices.SubscribeSingleInvoice: every state, until SETTLED or CANCELED. An unknown hash waits in silence."""
         await self._ready()
-        if len(payment_hash) != 32:
-            raise LndError(f"invalid hash length of {len(payment_hash)}, want 32")
+        _check_hash(payment_hash)
         stream, key = LiveStream[Invoice](), PaymentHash(payment_hash)
         self._single_invoices[key].add(stream)
         try:
@@ -373,12 +421,12 @@ class Rpcs:
 
     # --- keys and channels ---
 
-    async def sign_message(self, text: bytes) -> bytes:
+    async def sign_message(self, text: bytes, *, single_hash: bool = False) -> bytes:
         """Lightning.SignMessage, before its zbase32."""
         await self._ready()
         if not text:
             raise LndError("need a message to sign")
-        return self._node.identity.sign(text)
+        return self._node.identity.sign_once_hashed(text) if single_hash else self._node.identity.sign(text)
 
     async def verify_message(self, text: bytes, signature: bytes) -> tuple[bool, NodePubkey | None]:
         """Lightning.VerifyMessage: whether the signer is in the graph, and who it is."""
@@ -401,7 +449,7 @@ class Rpcs:
         return Known(
             pubkey=node.pubkey,
             alias=name if announced else "",
-            features=_features(node) if announced else frozenset(),
+            features=features_of(node) if announced else frozenset(),
             announced=announced,
             channels=tuple(c for c in graph.channels_of(name) if not c.private or self._node.name in c.nodes),
         )
@@ -430,14 +478,19 @@ class Rpcs:
     async def channel_balance(self) -> Balances:
         """Lightning.ChannelBalance."""
         local = remote = incoming = outgoing = 0
-        for channel, _ in await self.list_channels():
+        channels = await self.list_channels()
+        for channel, _ in channels:
             side = channel.side(self._node.name)
             local += channel.balances[side]
             remote += channel.balances[1 - side]
             outgoing += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer == side)
             incoming += sum(amount for (offerer, _), amount in channel.htlcs.items() if offerer != side)
         return Balances(
-            local=Msat(local), remote=Msat(remote), unsettled_local=Msat(incoming), unsettled_remote=Msat(outgoing)
+            local=Msat(local),
+            remote=Msat(remote),
+            unsettled_local=Msat(incoming),
+            unsettled_remote=Msat(outgoing),
+            channels=len(channels),
         )
 
     # --- the ends of connections ---
@@ -516,8 +569,18 @@ class Rpcs:
                 _send(stream, payment)
 
 
-def _features(node: Node) -> frozenset[int]:
-    return FEATURES | {keysend.FEATURE_BIT} if node.accepts_keysend else FEATURES
+def _check_hash(payment_hash: bytes) -> None:
+    if len(payment_hash) != 32:
+        raise LndError(f"invalid hash length of {len(payment_hash)}, want 32")
+
+
+@contextmanager
+def _without_status() -> Iterator[None]:
+    """LND hands what its registry says on as it is: without NOT_FOUND."""
+    try:
+        yield
+    except LndError as error:
+        raise LndError(error.text) from error
 
 
 def _send(stream: LiveStream[SimPayment], payment: SimPayment) -> None:

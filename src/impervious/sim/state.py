@@ -18,7 +18,7 @@ from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.identity import Identity
 from impervious.sim.engine.invoices import Backend, Invoice
 from impervious.sim.engine.payments import SimPayment
-from impervious.sim.engine.world import Flight, Node, Touched, World
+from impervious.sim.engine.world import Flight, Forward, Node, Touched, World
 from impervious.sim.rows import from_text, to_text
 
 FILE: Final = "network.db"
@@ -39,6 +39,7 @@ class NodeRow:
     settled: int
     started: int
     """The last payment_index."""
+    addresses: int = 0
 
 
 class StateFolder:
@@ -130,6 +131,8 @@ class StateFolder:
         node.invoices.restore(invoices, added=row.added, settled=row.settled)
         payments = [from_text(SimPayment, text) for text in self._rows("payment", row.name)]
         node.payments.restore(payments, started=row.started)
+        node.addresses = row.addresses
+        node.forwards = [from_text(Forward, text) for text in self._rows("forward", row.name)]
         return node
 
     def _rows(self, kind: str, name: str | None = None) -> list[str]:
@@ -175,11 +178,14 @@ def _value(world: World, item: Touched) -> object:
             added=node.invoices.added,
             settled=node.invoices.settled,
             started=node.payments.started,
+            addresses=node.addresses,
         )
     if item.kind == "channel":
         return world.graph.channels[int(item.key)]
     if item.kind == "flight":
         return world.flights.get(int(item.key))
+    if item.kind == "forward":
+        return world.nodes[item.name].forwards[int(item.key)]
     if item.kind == "invoice":
         return world.nodes[item.name].invoices.get(PaymentHash(item.key))
     return world.nodes[item.name].payments.get(PaymentHash(item.key))

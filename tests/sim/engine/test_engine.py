@@ -10,6 +10,7 @@ from tests.sim.engine.network import Lab, preimage_of
 from impervious.errors import PaymentFailure
 from impervious.model import InvoiceState
 from impervious.sim.engine.answers import LndError, WalletState
+from impervious.sim.engine.asking import Ask
 from impervious.sim.engine.payments import Stage
 from impervious.sim.engine.topology import ChannelSpec, NodeSpec
 from impervious.sim.engine.world import PlannedFailure
@@ -37,7 +38,7 @@ def test_one_seed_gives_one_history() -> None:
 
 def test_an_ordinary_invoice_is_paid_with_its_address() -> None:
     lab = Lab(["alice", "bob"], ["alice-bob"])
-    invoice = lab.engine.add_invoice("bob", Msat(5000), preimage=preimage_of(9), memo="coffee")
+    invoice = lab.engine.add_invoice("bob", Ask(value=Msat(5000), preimage=preimage_of(9), memo="coffee"))
     order = replace(lab.order("bob", 5000, number=9), records={}, payment_addr=invoice.payment_addr)
     assert lab.pay("alice", order).stage is Stage.SUCCEEDED
     assert [(i.state, i.memo, i.is_keysend) for _, i in lab.invoices] == [
@@ -48,7 +49,7 @@ def test_an_ordinary_invoice_is_paid_with_its_address() -> None:
 
 def test_an_invoice_that_nobody_pays_expires() -> None:
     lab = Lab(["alice", "bob"], ["alice-bob"])
-    lab.engine.add_invoice("bob", Msat(5000), preimage=preimage_of(9), expiry_s=600)
+    lab.engine.add_invoice("bob", Ask(value=Msat(5000), preimage=preimage_of(9), expiry_s=600))
     lab.pass_s(599)
     assert [i.state for _, i in lab.invoices] == [InvoiceState.OPEN]
     lab.pass_s(1)
@@ -122,7 +123,8 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(number=st.integers(1, 20), take=st.booleans())
     def decide_held(self, number: int, take: bool) -> None:
         if take:
-            self.lab.engine.settle_invoice("dave", preimage_of(number))
+            with suppress(LndError):
+                self.lab.engine.settle_invoice("dave", preimage_of(number))
         else:
             self.lab.engine.switch.refuse_held("dave", preimage_of(number).payment_hash)
 

@@ -12,7 +12,13 @@ def filled(count: int, *, backend: Backend = Backend.KV) -> Registry:
     """Open invoices 1 to `count`, one a second."""
     registry = Registry(backend)
     for number in range(1, count + 1):
-        registry.add(preimage=preimage_of(number), value=Msat(1000), created_s=EPOCH_S + number, is_keysend=True)
+        registry.add(
+            payment_hash=hash_of(number),
+            preimage=preimage_of(number),
+            value=Msat(1000),
+            created_s=EPOCH_S + number,
+            is_keysend=True,
+        )
     return registry
 
 
@@ -51,7 +57,9 @@ def test_both_indexes_count_from_one() -> None:
 def test_a_hash_is_taken_once() -> None:
     registry = filled(1)
     with pytest.raises(LndError, match="invoice with payment hash already exists"):
-        registry.add(preimage=preimage_of(1), value=Msat(1), created_s=EPOCH_S, is_keysend=True)
+        registry.add(
+            payment_hash=hash_of(1), preimage=preimage_of(1), value=Msat(1), created_s=EPOCH_S, is_keysend=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +198,9 @@ def test_a_migration_keeps_old_settle_indexes_and_counts_anew() -> None:
     registry.delete_canceled(hash_of(3))
     registry.renumber()
     assert [(row.add_index, row.settle_index) for row in registry] == [(1, 1), (2, 2), (3, 3)]
-    added = registry.add(preimage=preimage_of(9), value=Msat(1), created_s=EPOCH_S, is_keysend=True)
+    added = registry.add(
+        payment_hash=hash_of(9), preimage=preimage_of(9), value=Msat(1), created_s=EPOCH_S, is_keysend=True
+    )
     assert (added.add_index, settle(registry, 9).settle_index) == (4, 1)
     assert adds(registry.backlog(add_index=0, settle_index=2)) == [3]
 
@@ -212,7 +222,9 @@ def test_saved_rows_are_taken_over_with_their_counters() -> None:
     registry.restore(list(former), added=7, settled=5)
     assert adds(registry.page()) == [1, 2, 3]
     assert registry.backlog(add_index=1, settle_index=0) == former.backlog(add_index=1, settle_index=0)
-    added = registry.add(preimage=preimage_of(9), value=Msat(1), created_s=EPOCH_S, is_keysend=True)
+    added = registry.add(
+        payment_hash=hash_of(9), preimage=preimage_of(9), value=Msat(1), created_s=EPOCH_S, is_keysend=True
+    )
     assert (added.add_index, settle(registry, 9).settle_index) == (8, 6)
 
 

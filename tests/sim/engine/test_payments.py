@@ -85,7 +85,6 @@ def test_pages_show_what_succeeded_unless_asked_for_all() -> None:
         ({"records": {65535: b""}}, "no custom records with types below 65536 allowed"),
         ({"first_hop_records": {1: b""}}, "custom records entry with TLV type below min: 65536"),
         ({"fee_limit": Msat(-1)}, "fee limit cannot be negative"),
-        ({"timeout_s": -1}, "timeout_seconds cannot be negative"),
         ({"dest": OWN}, "self-payments not allowed"),
         (
             {"records": {PREIMAGE_RECORD: bytes(32)}, "max_shard_size": Msat(1)},

@@ -5,6 +5,7 @@ from tests.sim.engine.network import Lab
 
 from impervious.errors import PaymentFailure
 from impervious.sim.engine import payment_request
+from impervious.sim.engine.asking import Ask
 from impervious.sim.engine.payments import Order, Stage
 from impervious.sim.engine.route import HopHint
 from impervious.sim.engine.topology import ChannelSpec, Policy
@@ -57,7 +58,7 @@ def test_a_private_node_pays_over_its_own_channel() -> None:
 
 
 def invoice_order(world: Lab, *, private: bool, value: int = 5000) -> Order:
-    invoice = world.engine.add_invoice("erin", Msat(value), private=private)
+    invoice = world.engine.add_invoice("erin", Ask(value=Msat(value), private=private))
     text = Order(
         dest=b"", amount=Msat(0), payment_hash=b"", payment_request=invoice.payment_request, fee_limit=Msat(5000)
     )

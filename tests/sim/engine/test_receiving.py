@@ -86,7 +86,12 @@ def test_a_cancelled_keysend_is_failed() -> None:
 def test_hold_mode_holds_keysends_only() -> None:
     node = receiver(hold_s=30)
     invoice = node.invoices.add(
-        preimage=preimage_of(5), value=Msat(10), created_s=EPOCH_S, is_keysend=False, payment_addr=b"a" * 32
+        payment_hash=preimage_of(5).payment_hash,
+        preimage=preimage_of(5),
+        value=Msat(10),
+        created_s=EPOCH_S,
+        is_keysend=False,
+        payment_addr=b"a" * 32,
     )
     paying = replace(GOOD, payment_hash=invoice.payment_hash, onion={}, payment_addr=b"a" * 32, amount=Msat(10))
     assert answer(node, GOOD) is Answer.HOLD
@@ -96,7 +101,12 @@ def test_hold_mode_holds_keysends_only() -> None:
 def test_an_ordinary_invoice_wants_its_address_and_is_paid_once() -> None:
     node = receiver(accepts=False)
     invoice = node.invoices.add(
-        preimage=preimage_of(5), value=Msat(10), created_s=EPOCH_S, is_keysend=False, payment_addr=b"a" * 32
+        payment_hash=preimage_of(5).payment_hash,
+        preimage=preimage_of(5),
+        value=Msat(10),
+        created_s=EPOCH_S,
+        is_keysend=False,
+        payment_addr=b"a" * 32,
     )
     paying = replace(GOOD, payment_hash=invoice.payment_hash, onion={}, payment_addr=b"a" * 32, amount=Msat(10))
     assert answer(node, replace(paying, payment_addr=b"b" * 32)) is Answer.FAIL
@@ -110,7 +120,12 @@ def test_an_ordinary_invoice_wants_its_address_and_is_paid_once() -> None:
 def test_a_keysend_record_spoils_the_payment_of_an_invoice() -> None:
     node = receiver()
     invoice = node.invoices.add(
-        preimage=Preimage(b"p" * 32), value=Msat(10), created_s=EPOCH_S, is_keysend=False, payment_addr=b"a" * 32
+        payment_hash=Preimage(b"p" * 32).payment_hash,
+        preimage=Preimage(b"p" * 32),
+        value=Msat(10),
+        created_s=EPOCH_S,
+        is_keysend=False,
+        payment_addr=b"a" * 32,
     )
     spoiled = replace(
         GOOD, payment_hash=invoice.payment_hash, onion={PREIMAGE_RECORD: b"p" * 32}, payment_addr=b"a" * 32

@@ -58,8 +58,15 @@ class Served:
 @asynccontextmanager
 async def served(folder: Path, *names: str) -> AsyncIterator[Served]:
     """The network of the contract suite; some of its nodes have open ports."""
+    async with on_network(contract_network(), folder, *names) as world:
+        yield world
+
+
+@asynccontextmanager
+async def on_network(described: SimNetwork, folder: Path, *names: str) -> AsyncIterator[Served]:
+    """Any network; some of its nodes have open ports."""
     async with AsyncExitStack() as stack:
-        network = await stack.enter_async_context(contract_network().open())
+        network = await stack.enter_async_context(described.open())
         nursery = await stack.enter_async_context(trio.open_nursery())
         world = Served(network, nursery, folder)
         for name in names:

@@ -6,11 +6,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from impervious.rpc import client_context, server_context
+from impervious.sim.face.caveats import Caller
 from impervious.sim.face.credentials import Credentials, make_certificate
 from impervious.sim.face.macaroon import Macaroon
 from impervious.sim.face.permissions import ADMIN, Permission
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+CALLER = Caller(host="127.0.0.1", now_s=0)
 
 
 def test_files_are_made_once_and_kept(tmp_path: Path) -> None:
@@ -69,8 +72,8 @@ def test_secrets_are_for_their_owner_only_and_do_not_print(tmp_path: Path) -> No
 def test_macaroons_are_of_its_own_key(tmp_path: Path) -> None:
     made = Credentials.kept(tmp_path)
     admin = Macaroon.parse(made.macaroon.read_bytes())
-    admin.check(made.root_key)
+    admin.check(made.root_key, CALLER)
     assert admin.permissions == ADMIN
     small = Macaroon.parse(made.bake(frozenset({Permission("info", "read")})))
-    small.check(made.root_key)
+    small.check(made.root_key, CALLER)
     assert small.permissions == {Permission("info", "read")}

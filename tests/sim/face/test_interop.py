@@ -31,7 +31,7 @@ async def test_a_grpcio_client_finds_what_it_knows_from_lnd(tmp_path: Path) -> N
             )
     assert json.loads(finished.stdout) == {
         "alias": "alice",
-        "network": "simnet",
+        "network": "regtest",
         "keysend": "keysend",
         "first": [1, 1, 2],
         "seen": ["second"],

@@ -11,12 +11,14 @@ __all__ = (
     "ChannelBalanceRequest",
     "ChannelBalanceResponse",
     "ChannelConstraints",
+    "ChannelEdge",
     "ChannelEventSubscription",
     "ChannelEventUpdate",
     "ChannelEventUpdateUpdateType",
     "ChannelPoint",
     "CheckMacPermRequest",
     "CheckMacPermResponse",
+    "CommitmentType",
     "Failure",
     "FailureFailureCode",
     "Feature",
@@ -29,6 +31,7 @@ __all__ = (
     "GraphCacheStatus",
     "Hop",
     "HopHint",
+    "Htlc",
     "HtlcAttempt",
     "HtlcAttemptHtlcStatus",
     "Invoice",
@@ -63,6 +66,7 @@ __all__ = (
     "QueryRoutesResponse",
     "Route",
     "RouteHint",
+    "RoutingPolicy",
     "SignMessageRequest",
     "SignMessageResponse",
     "StateBase",
@@ -71,6 +75,7 @@ __all__ = (
     "SubscribeStateResponse",
     "VerifyMessageRequest",
     "VerifyMessageResponse",
+    "WalletAccountBalance",
     "WalletBalanceRequest",
     "WalletBalanceResponse",
     "WalletState",
@@ -111,6 +116,16 @@ class ChannelEventUpdateUpdateType(betterproto2.Enum):
     CHANNEL_FUNDING_TIMEOUT = 6
 
     CHANNEL_UPDATE = 7
+
+
+class CommitmentType(betterproto2.Enum):
+    UNKNOWN_COMMITMENT_TYPE = 0
+
+    LEGACY = 1
+
+    STATIC_REMOTE_KEY = 2
+
+    ANCHORS = 3
 
 
 class FailureFailureCode(betterproto2.Enum):
@@ -351,6 +366,8 @@ default_message_pool.register_message("lnrpc", "Amount", Amount)
 
 @dataclass(eq=False, repr=False)
 class Chain(betterproto2.Message):
+    chain: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
     network: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
 
@@ -387,17 +404,31 @@ class Channel(betterproto2.Message):
 
     num_updates: "int" = betterproto2.field(14, betterproto2.TYPE_UINT64)
 
+    pending_htlcs: "list[Htlc]" = betterproto2.field(15, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    csv_delay: "int" = betterproto2.field(16, betterproto2.TYPE_UINT32)
+
     private: "bool" = betterproto2.field(17, betterproto2.TYPE_BOOL)
 
     initiator: "bool" = betterproto2.field(18, betterproto2.TYPE_BOOL)
 
     chan_status_flags: "str" = betterproto2.field(19, betterproto2.TYPE_STRING)
 
+    local_chan_reserve_sat: "int" = betterproto2.field(20, betterproto2.TYPE_INT64)
+
+    remote_chan_reserve_sat: "int" = betterproto2.field(21, betterproto2.TYPE_INT64)
+
+    static_remote_key: "bool" = betterproto2.field(22, betterproto2.TYPE_BOOL)
+
     lifetime: "int" = betterproto2.field(23, betterproto2.TYPE_INT64)
 
     uptime: "int" = betterproto2.field(24, betterproto2.TYPE_INT64)
 
     close_address: "str" = betterproto2.field(25, betterproto2.TYPE_STRING)
+
+    commitment_type: "CommitmentType" = betterproto2.field(
+        26, betterproto2.TYPE_ENUM, default_factory=lambda: CommitmentType(0)
+    )
 
     push_amount_sat: "int" = betterproto2.field(27, betterproto2.TYPE_UINT64)
 
@@ -435,6 +466,10 @@ default_message_pool.register_message("lnrpc", "ChannelBalanceRequest", ChannelB
 
 @dataclass(eq=False, repr=False)
 class ChannelBalanceResponse(betterproto2.Message):
+    balance: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+
+    pending_open_balance: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
     local_balance: "Amount | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
 
     remote_balance: "Amount | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
@@ -469,6 +504,28 @@ class ChannelConstraints(betterproto2.Message):
 
 
 default_message_pool.register_message("lnrpc", "ChannelConstraints", ChannelConstraints)
+
+
+@dataclass(eq=False, repr=False)
+class ChannelEdge(betterproto2.Message):
+    channel_id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    chan_point: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    last_update: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
+    node1_pub: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+
+    node2_pub: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+
+    capacity: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
+
+    node1_policy: "RoutingPolicy | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True)
+
+    node2_policy: "RoutingPolicy | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("lnrpc", "ChannelEdge", ChannelEdge)
 
 
 @dataclass(eq=False, repr=False)
@@ -701,6 +758,12 @@ default_message_pool.register_message("lnrpc", "GetStateResponse", GetStateRespo
 class Hop(betterproto2.Message):
     chan_id: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
+    chan_capacity: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    amt_to_forward: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+
+    fee: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+
     expiry: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
 
     amt_to_forward_msat: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
@@ -708,6 +771,8 @@ class Hop(betterproto2.Message):
     fee_msat: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
 
     pub_key: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+
+    tlv_payload: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
 
     mpp_record: "MppRecord | None" = betterproto2.field(10, betterproto2.TYPE_MESSAGE, optional=True)
 
@@ -741,6 +806,26 @@ class HopHint(betterproto2.Message):
 
 
 default_message_pool.register_message("lnrpc", "HopHint", HopHint)
+
+
+@dataclass(eq=False, repr=False)
+class Htlc(betterproto2.Message):
+    incoming: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+
+    amount: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    hash_lock: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
+
+    expiration_height: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+
+    htlc_index: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+
+    forwarding_channel: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+
+    forwarding_htlc_index: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+
+
+default_message_pool.register_message("lnrpc", "HTLC", Htlc)
 
 
 @dataclass(eq=False, repr=False)
@@ -778,6 +863,8 @@ class Invoice(betterproto2.Message):
 
     value: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
 
+    settled: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+
     creation_date: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
 
     settle_date: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
@@ -802,6 +889,8 @@ class Invoice(betterproto2.Message):
     """
     0 until settled. Restarts at 1 when LND moves to native SQL.
     """
+
+    amt_paid: "int" = betterproto2.field(18, betterproto2.TYPE_INT64)
 
     amt_paid_sat: "int" = betterproto2.field(19, betterproto2.TYPE_INT64)
 
@@ -1065,6 +1154,11 @@ class NodeInfo(betterproto2.Message):
 
     total_capacity: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
 
+    channels: "list[ChannelEdge]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    With include_channels only.
+    """
+
 
 default_message_pool.register_message("lnrpc", "NodeInfo", NodeInfo)
 
@@ -1108,6 +1202,12 @@ class Payment(betterproto2.Message):
     Hex, as every string that holds bytes here.
     """
 
+    value: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    creation_date: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+
+    fee: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+
     payment_preimage: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
     """
     64 zeros until settled.
@@ -1150,6 +1250,11 @@ default_message_pool.register_message("lnrpc", "Payment", Payment)
 
 @dataclass(eq=False, repr=False)
 class PaymentHash(betterproto2.Message):
+    r_hash_str: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Hex; instead of r_hash.
+    """
+
     r_hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
 
@@ -1252,6 +1357,10 @@ default_message_pool.register_message("lnrpc", "QueryRoutesResponse", QueryRoute
 class Route(betterproto2.Message):
     total_time_lock: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
 
+    total_fees: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    total_amt: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+
     hops: "list[Hop]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
 
     total_fees_msat: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
@@ -1272,6 +1381,29 @@ class RouteHint(betterproto2.Message):
 
 
 default_message_pool.register_message("lnrpc", "RouteHint", RouteHint)
+
+
+@dataclass(eq=False, repr=False)
+class RoutingPolicy(betterproto2.Message):
+    time_lock_delta: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+
+    min_htlc: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    fee_base_msat: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+
+    fee_rate_milli_msat: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    In millionths.
+    """
+
+    disabled: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+
+    max_htlc_msat: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+
+    last_update: "int" = betterproto2.field(7, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("lnrpc", "RoutingPolicy", RoutingPolicy)
 
 
 @dataclass(eq=False, repr=False)
@@ -1332,6 +1464,16 @@ default_message_pool.register_message("lnrpc", "VerifyMessageResponse", VerifyMe
 
 
 @dataclass(eq=False, repr=False)
+class WalletAccountBalance(betterproto2.Message):
+    confirmed_balance: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+
+    unconfirmed_balance: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+
+default_message_pool.register_message("lnrpc", "WalletAccountBalance", WalletAccountBalance)
+
+
+@dataclass(eq=False, repr=False)
 class WalletBalanceRequest(betterproto2.Message):
     account: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -1348,6 +1490,10 @@ class WalletBalanceResponse(betterproto2.Message):
     confirmed_balance: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
 
     unconfirmed_balance: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+
+    account_balance: "dict[str, WalletAccountBalance]" = betterproto2.field(
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE)
+    )
 
     locked_balance: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
 

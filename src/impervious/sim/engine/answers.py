@@ -23,6 +23,21 @@ class LndError(Exception):
         self.text = text
 
 
+def from_hex(text: str) -> bytes:
+    """Bytes from hex, or Go's words why not (encoding/hex).
+
+    Raises:
+      LndError: it is no hex.
+    """
+    for character in text:
+        if character not in "0123456789abcdefABCDEF":
+            shown = f"U+{ord(character):04X} {character!r}" if character.isprintable() else f"U+{ord(character):04X}"
+            raise LndError(f"encoding/hex: invalid byte: {shown}")
+    if len(text) % 2:
+        raise LndError("encoding/hex: odd length hex string")
+    return bytes.fromhex(text)
+
+
 class WalletState(IntEnum):
     """lnrpc.WalletState."""
 

@@ -30,6 +30,8 @@ class Channel:
     capacity: Msat
     balances: list[Msat]
     policies: tuple[Policy, Policy]
+    pushed: Msat = Msat(0)
+    """What its second node had at the beginning: here the first one funds everything."""
     private: bool = False
     connected: bool = True
     """Whether the two peers have a connection, as long as both run."""

@@ -5,21 +5,14 @@ Nothing happens by itself: `advance` does what has come due, `next_due_s` says w
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
-from impervious.model import (
-    MAX_DESCRIPTION_BYTES,
-    MAX_EXPIRY_S,
-    MAX_INVOICE,
-    MAX_MEMO_BYTES,
-    InvoiceState,
-    NodePubkey,
-    PaymentHash,
-    Preimage,
-    Records,
-)
+from impervious.model import InvoiceState, NodePubkey, PaymentHash, Preimage, Records
 from impervious.sim.engine import payment_request
+from impervious.sim.engine.addresses import AddressKind, address
 from impervious.sim.engine.answers import LndError, WalletState
+from impervious.sim.engine.asking import INVOICE_EXPIRY_S, MAX_HOP_HINTS, Ask
 from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.identity import Identity
 from impervious.sim.engine.invoices import Invoice
@@ -42,10 +35,6 @@ from impervious.sim.engine.world import (
 from impervious.units import Msat, msat
 
 _FIRST_FUNDING_HEIGHT: Final = 800_000
-INVOICE_EXPIRY_S: Final = 86_400
-"""lnd's default for AddInvoice."""
-MAX_HOP_HINTS: Final = 20
-"""invoicesrpc.maxHopHints."""
 
 
 class Engine:
@@ -100,6 +89,7 @@ class Engine:
             nodes=(spec.first, spec.second),
             capacity=capacity,
             balances=[first, Msat(capacity - first)],
+            pushed=Msat(capacity - first),
             policies=(spec.first_policy, spec.second_policy),
             private=spec.private,
         )
@@ -153,59 +143,52 @@ class Engine:
         """
         return self.payer.send_to_route(self.world.nodes[name], order, path, total=total, goes_on=goes_on)
 
-    def add_invoice(
-        self,
-        name: str,
-        value: Msat,
-        *,
-        preimage: Preimage | None = None,
-        memo: str = "",
-        description_hash: bytes = b"",
-        expiry_s: int = 0,
-        private: bool = False,
-    ) -> Invoice:
-        """AddInvoice.
-
-        Args:
-          name: of the node.
-          value: 0 leaves it to the payer.
-          preimage: None: a random one.
-          memo: its description, unless there is a hash.
-          description_hash: 32 bytes, or empty.
-          expiry_s: 0 or less is LND's default.
-          private: name its private channels as ways to it.
+    def add_invoice(self, name: str, ask: Ask) -> Invoice:
+        """AddInvoice and AddHoldInvoice.
 
         Raises:
           LndError: what it shall say cannot be, or its hash is taken.
         """
-        _check_terms(value, memo, description_hash, expiry_s)
+        ask.check()
         node, chance = self.world.nodes[name], self.world.chance
-        preimage = preimage or Preimage(chance.randbytes(32))
+        preimage = ask.preimage
+        if preimage is None and ask.hold_hash is None:
+            preimage = Preimage(chance.randbytes(32))
+        payment_hash = ask.hold_hash if preimage is None else preimage.payment_hash
+        assert payment_hash is not None
         created_s, payment_addr = int(self.world.time.wall_s()), chance.randbytes(32)
-        expiry_s = expiry_s if expiry_s > 0 else INVOICE_EXPIRY_S
-        hints = tuple(self._hop_hints(name, value)) if private else ()
+        expiry_s = ask.expiry_s if ask.expiry_s > 0 else INVOICE_EXPIRY_S
+        hints = ask.hints
+        if ask.private:
+            hints = (*hints, *islice(self._hop_hints(name, ask.value), MAX_HOP_HINTS - len(hints)))
+        cltv_expiry = ask.cltv_expiry or payment_request.MIN_FINAL_CLTV
         invoice = node.invoices.add(
+            payment_hash=payment_hash,
             preimage=preimage,
-            value=value,
+            value=ask.value,
             created_s=created_s,
             is_keysend=False,
             expiry_s=expiry_s,
-            memo=memo,
+            memo=ask.memo,
             payment_request=payment_request.encode(
                 node.identity,
-                payment_hash=preimage.payment_hash,
+                payment_hash=payment_hash,
                 payment_addr=payment_addr,
-                amount=value,
+                amount=ask.value,
                 created_s=created_s,
                 expiry_s=expiry_s,
-                memo=memo,
-                description_hash=description_hash,
+                memo=ask.memo,
+                description_hash=ask.description_hash,
                 hints=hints,
+                cltv_expiry=cltv_expiry,
+                fallback=ask.fallback,
             ),
-            private=private,
+            private=ask.private,
             hints=hints,
-            description_hash=description_hash,
+            description_hash=ask.description_hash,
             payment_addr=payment_addr,
+            cltv_expiry=cltv_expiry,
+            fallback=ask.fallback,
         )
         self._invoice_changed(name, invoice)
         self.world.plan_expiry(name, invoice.payment_hash, in_s=expiry_s)
@@ -219,7 +202,7 @@ class Engine:
             remote = channel.balances[channel.side(peer)]
             if channel.private and self.world.live(channel) and remote >= value and self.world.graph.announced(peer):
                 ways.append((remote, channel, peer))
-        for _, channel, peer in sorted(ways, key=lambda way: -way[0])[:MAX_HOP_HINTS]:
+        for _, channel, peer in sorted(ways, key=lambda way: -way[0]):
             policy = channel.policies[channel.side(peer)]
             yield (
                 HopHint(
@@ -247,8 +230,25 @@ class Engine:
         self.switch.refuse_held(name, payment_hash)
 
     def settle_invoice(self, name: str, preimage: Preimage) -> None:
-        """SettleInvoice: take what is held for it."""
+        """SettleInvoice: take what is held for it.
+
+        Raises:
+          LndError: nothing is held for it.
+        """
+        invoice = self.world.nodes[name].invoices.lookup(preimage.payment_hash)
+        if invoice.state is InvoiceState.OPEN:
+            raise LndError("invoice still open")
+        if invoice.state is InvoiceState.CANCELED:
+            raise LndError("invoice already canceled")
         self.switch.settle_held(name, preimage)
+
+    def new_address(self, name: str, kind: AddressKind, *, unused: bool) -> str:
+        """NewAddress: the next one, or the last one again, since no coin ever comes."""
+        node = self.world.nodes[name]
+        if not unused or not node.addresses:
+            node.addresses += 1
+            self._touch(name)
+        return address(kind, node.identity.secret, node.addresses)
 
     # --- what befalls them ---
 
@@ -320,21 +320,3 @@ class Engine:
 
     def _touch(self, name: str) -> None:
         self.world.touched[Touched("node", name, b"")] = None
-
-
-def _check_terms(value: Msat, memo: str, description_hash: bytes, expiry_s: int) -> None:
-    """Refuse what LND refuses (invoicesrpc AddInvoice, zpay32 writeTaggedField)."""
-    memo_bytes = len(memo.encode())
-    if memo_bytes > MAX_MEMO_BYTES:
-        raise LndError(f"memo too large: {memo_bytes} bytes (maxsize={MAX_MEMO_BYTES})")
-    if description_hash and len(description_hash) != 32:
-        raise LndError(f"description hash is {len(description_hash)} bytes, must be 32")
-    if value < 0:
-        raise LndError(f"payments of negative value are not allowed, value is {value}")
-    if value > MAX_INVOICE:
-        raise LndError(f"invoice amount {value / 10**11:g} BTC is too large, max is {MAX_INVOICE // 10**11} BTC")
-    if expiry_s > MAX_EXPIRY_S:
-        raise LndError(f"expiry of {expiry_s} seconds greater than max expiry of {MAX_EXPIRY_S} seconds")
-    if memo_bytes > MAX_DESCRIPTION_BYTES and not description_hash:
-        groups = -(-memo_bytes * 8 // 5)
-        raise LndError(f"data length too big to fit within 10 bits: {groups}")

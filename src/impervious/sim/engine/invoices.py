@@ -62,7 +62,8 @@ class Invoice:
     """One row (lnrpc.Invoice)."""
 
     payment_hash: PaymentHash
-    preimage: Preimage
+    preimage: Preimage | None
+    """None: of a hold invoice that is not settled yet."""
     value: Msat
     state: InvoiceState
     add_index: int
@@ -78,6 +79,10 @@ class Invoice:
     private: bool = False
     """Its payment request names private channels."""
     hints: tuple[RouteHint, ...] = ()
+    cltv_expiry: int = 80
+    """Blocks that an HTLC for it must have left."""
+    fallback: str = ""
+    """An address on the chain, for payers who find no way."""
     htlcs: tuple[ReceivedHtlc, ...] = ()
 
     @property
@@ -116,7 +121,7 @@ class Registry:
         Raises:
           LndError: no such invoice, or no such hash.
         """
-        if len(payment_hash) != 32:
+        if len(payment_hash) not in (0, 32):
             raise LndError(f"payment hash must be exactly 32 bytes, is instead {len(payment_hash)}")
         invoice = self._rows.get(PaymentHash(payment_hash))
         if invoice is None:
@@ -124,10 +129,22 @@ class Registry:
             raise LndError(text, Status.NOT_FOUND)
         return invoice
 
+    def with_address(self, payment_addr: bytes) -> Invoice:
+        """LookupInvoiceV2 by payment_addr.
+
+        Raises:
+          LndError: there is none.
+        """
+        for invoice in self._rows.values():
+            if invoice.payment_addr == payment_addr and any(payment_addr):
+                return invoice
+        raise LndError("unable to locate invoice", Status.NOT_FOUND)
+
     def add(
         self,
         *,
-        preimage: Preimage,
+        payment_hash: PaymentHash,
+        preimage: Preimage | None,
         value: Msat,
         created_s: int,
         is_keysend: bool,
@@ -138,13 +155,14 @@ class Registry:
         payment_addr: bytes = bytes(32),
         private: bool = False,
         hints: tuple[RouteHint, ...] = (),
+        cltv_expiry: int = 80,
+        fallback: str = "",
     ) -> Invoice:
         """Insert an open invoice.
 
         Raises:
           LndError: its hash is taken.
         """
-        payment_hash = preimage.payment_hash
         if payment_hash in self._rows:
             raise LndError(HASH_TAKEN)
         self.added += 1
@@ -163,6 +181,8 @@ class Registry:
             payment_addr=payment_addr,
             private=private,
             hints=hints,
+            cltv_expiry=cltv_expiry,
+            fallback=fallback,
         )
         self._rows[payment_hash] = invoice
         self._added.append((invoice.add_index, payment_hash))
@@ -176,8 +196,16 @@ class Registry:
         self._settled = sorted((row.settle_index, row.payment_hash) for row in self if row.settle_index)
         self.added, self.settled = added, settled
 
-    def move(self, invoice: Invoice, state: InvoiceState, *, now_s: int, htlc: ReceivedHtlc | None = None) -> Invoice:
-        """Change an invoice's state, its HTLCs' with it, and perhaps append one.
+    def move(
+        self,
+        invoice: Invoice,
+        state: InvoiceState,
+        *,
+        now_s: int,
+        htlc: ReceivedHtlc | None = None,
+        preimage: Preimage | None = None,
+    ) -> Invoice:
+        """Change an invoice's state, its HTLCs' with it, and perhaps append one and learn its preimage.
 
         Raises:
           ValueError: no invoice ever goes that way.
@@ -190,7 +218,8 @@ class Registry:
             htlcs = tuple(
                 replace(h, state=resolved, resolved_s=now_s) if h.state is HtlcState.ACCEPTED else h for h in htlcs
             )
-        changed = replace(invoice, state=state, htlcs=tuple(sorted(htlcs, key=lambda h: h.index)))
+        known = invoice.preimage or preimage
+        changed = replace(invoice, state=state, preimage=known, htlcs=tuple(sorted(htlcs, key=lambda h: h.index)))
         if state is InvoiceState.SETTLED and not invoice.settle_index:
             self.settled += 1
             changed = replace(changed, settle_index=self.settled, settled_s=now_s)

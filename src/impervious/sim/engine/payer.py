@@ -4,6 +4,7 @@ Time bounds new attempts only. A failure after an attempt is told twice: with th
 IN_FLIGHT, then as FAILED; after that LND forgets the attempts that failed.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -51,8 +52,10 @@ class Payer:
           LndError: the order makes no sense, or its hash is being paid.
         """
         order.check(node.pubkey.raw)
+        order = replace(order, first_hop_records={**order.first_hop_records, **self._world.accountable})
         time = self._world.time
-        deadline_s = time.elapsed_s() + (order.timeout_s or DEFAULT_TIMEOUT_S)
+        timeout_s = math.inf if order.timeout_s < 0 else order.timeout_s or DEFAULT_TIMEOUT_S
+        deadline_s = time.elapsed_s() + timeout_s
         payment = node.payments.start(order, created_s=time.wall_s(), deadline_s=deadline_s)
         self._put(node, payment)
         planned = node.planned.popleft() if node.planned else None

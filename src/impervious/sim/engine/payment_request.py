@@ -10,17 +10,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from bitstring import BitArray, Bits
 from bitstring import Error as BitstringError
 from bolt11 import Bolt11, Bolt11Exception, Feature, FeatureExtra, Features, FeatureState, TagChar, Tags
 from bolt11 import decode as bolt11_decode
 from bolt11 import encode as bolt11_encode
 from bolt11.bit_utils import int_to_scid, scid_to_int
+from bolt11.models.fallback import Fallback
 from bolt11.models.routehint import Route
 from bolt11.models.routehint import RouteHint as Bolt11RouteHint
 
 from impervious.errors import InvalidArgument
 from impervious.model import DecodedInvoice, NodePubkey, PaymentHash
+from impervious.sim.engine.addresses import base58_payload, witness_program
 from impervious.sim.engine.answers import LndError
+from impervious.sim.engine.bech32_text import check_bech32
 from impervious.sim.engine.identity import Identity
 from impervious.sim.engine.payments import Order
 from impervious.sim.engine.route import HopHint, RouteHint
@@ -48,6 +52,9 @@ FEATURE_BITS: Final = frozenset(feature.value * 2 + state.value for feature, sta
 _AMOUNT: Final = re.compile(r"ln[a-z]+?(?:([0-9]+)([munp]?))?1[^1]*")
 """A whole payment request, and its amount: the last 1 is the separator (BIP 173)."""
 
+_BASE58_VERSIONS: Final = {111: 17, 196: 18}
+"""Versions of an f field for addresses of regtest: of a key's hash, of a script's."""
+
 _MSAT_PER_UNIT: Final = {"": 10**11, "m": 10**8, "u": 10**5, "n": 100}
 
 
@@ -62,6 +69,8 @@ def encode(
     memo: str,
     description_hash: bytes,
     hints: tuple[RouteHint, ...] = (),
+    cltv_expiry: int = MIN_FINAL_CLTV,
+    fallback: str = "",
 ) -> str:
     """Write and sign a payment request.
 
@@ -75,6 +84,8 @@ def encode(
       memo: the description, unless there is a hash.
       description_hash: 32 bytes, or empty.
       hints: ways to the node that a payer's graph may not hold.
+      cltv_expiry: blocks that the node wants before an HTLC expires.
+      fallback: an address on the chain, or empty.
     """
     tags = Tags()
     tags.add(TagChar.payment_hash, payment_hash.hex())
@@ -84,7 +95,9 @@ def encode(
     else:
         tags.add(TagChar.description, memo)
     tags.add(TagChar.expire_time, expiry_s)
-    tags.add(TagChar.min_final_cltv_expiry, MIN_FINAL_CLTV)
+    tags.add(TagChar.min_final_cltv_expiry, cltv_expiry)
+    if fallback:
+        tags.add(TagChar.fallback, Fallback(data=_fallback_bits(fallback), currency=CURRENCY))
     for hint in hints:
         tags.add(TagChar.route_hint, Bolt11RouteHint(routes=[_route(hop) for hop in hint]))
     tags.add(TagChar.features, Features.from_feature_list(_FEATURES))
@@ -117,14 +130,17 @@ def read(text: str) -> Read:
       LndError: it is none, or of another network.
     """
     if len(text) > MAX_CHARACTERS:
-        raise LndError(f"invoice is too large: {len(text)} characters, max {MAX_CHARACTERS}")
-    if text not in (text.lower(), text.upper()):
-        raise LndError("string not all lowercase or all uppercase")  # the library lets it pass
+        raise LndError("invoice is too large")
+    hrp = check_bech32(text)
+    if len(hrp) < len("ln") + 1:
+        raise LndError("hrp too short")
+    if not hrp.startswith("ln"):
+        raise LndError('prefix should be "ln"')
+    if not hrp.startswith(f"ln{CURRENCY}"):
+        raise LndError("invoice not for current active network 'regtest'")
     amount = _amount(text.lower())
     try:
         request = bolt11_decode(text)
-        if request.currency != CURRENCY:
-            raise LndError("invoice not for current active network 'simnet'")
         return Read(_invoice(text, request, amount), tuple(_hints(request)))
     except Bolt11Exception as error:
         raise LndError(f"invalid payment request: {error}") from error
@@ -152,7 +168,7 @@ def filled(order: Order, *, now_s: float) -> Order:
     if not invoice.amount and not order.amount:
         raise LndError("amount must be specified when paying a zero amount invoice")
     if invoice.amount and order.amount:
-        raise LndError("amount must not be specified when paying a non-zero amount  invoice")
+        raise LndError("amount must not be specified when paying a non-zero amount invoice")
     return replace(
         order,
         dest=invoice.payee.raw,
@@ -206,6 +222,17 @@ def _invoice(text: str, request: Bolt11, amount: Msat) -> DecodedInvoice:
 
 def _route(hop: HopHint) -> Route:
     return Route(hop.pubkey.hex(), int_to_scid(hop.chan_id), hop.base_fee, hop.fee_ppm, hop.cltv_delta)
+
+
+def _fallback_bits(text: str) -> Bits:
+    """An address as BOLT 11 has it: a version of 5 bits, and a hash."""
+    segwit = witness_program(text)
+    if segwit is not None:
+        version, program = segwit
+        return BitArray(uint=version, length=5) + BitArray(program)
+    payload = base58_payload(text)
+    assert payload is not None, "checked before"
+    return BitArray(uint=_BASE58_VERSIONS[payload[0]], length=5) + BitArray(payload[1])
 
 
 def _hints(request: Bolt11) -> Iterator[RouteHint]:

@@ -57,6 +57,10 @@ class HtlcFailure:
     code: FailureCode
     source_index: int
     """Which node of the path said so; 0 is the sender."""
+    height: int = 0
+    """The receiver's, if it was the receiver."""
+    amount: Msat = Msat(0)
+    """What came in, if a forwarding node wanted more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +131,6 @@ class Order:
             raise LndError("custom records entry with TLV type below min: 65536")
         if self.fee_limit < 0:
             raise LndError("fee limit cannot be negative")
-        if self.timeout_s < 0:
-            raise LndError("timeout_seconds cannot be negative")
         if self.max_shard_size and keysend.PREIMAGE_RECORD in self.records:
             raise LndError(
                 "keysend payments cannot specify a max shard amount - MPP not supported with keysend payments"

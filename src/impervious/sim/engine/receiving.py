@@ -62,7 +62,9 @@ def insert_keysend(node: Node, htlc: Incoming, *, height: int, now_s: int) -> In
         return None
     if htlc.payment_addr or htlc.expiry_height < height + FINAL_CLTV_REJECT_DELTA:
         return None
-    return node.invoices.add(preimage=preimage, value=htlc.amount, created_s=now_s, is_keysend=True)
+    return node.invoices.add(
+        payment_hash=preimage.payment_hash, preimage=preimage, value=htlc.amount, created_s=now_s, is_keysend=True
+    )
 
 
 def decide(node: Node, htlc: Incoming, *, height: int) -> Answer:
@@ -79,7 +81,8 @@ def decide(node: Node, htlc: Incoming, *, height: int) -> Answer:
         return Answer.FAIL
     if invoice.state is InvoiceState.SETTLED:
         return Answer.SETTLE
-    return Answer.HOLD if invoice.is_keysend and node.keysend_hold_s else Answer.SETTLE
+    held = node.keysend_hold_s > 0 if invoice.is_keysend else invoice.preimage is None
+    return Answer.HOLD if held else Answer.SETTLE
 
 
 def _preimage(htlc: Incoming) -> Preimage | None:

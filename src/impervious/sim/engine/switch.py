@@ -13,7 +13,8 @@ from impervious.sim.engine.channel import Channel
 from impervious.sim.engine.payments import FailureCode, HtlcFailure
 from impervious.sim.engine.receiving import Answer, Incoming, decide, insert_keysend
 from impervious.sim.engine.route import Path
-from impervious.sim.engine.world import Flight, InvoiceChanged, Leg, Step, Touched, World
+from impervious.sim.engine.world import Flight, Forward, InvoiceChanged, Leg, Step, Touched, World
+from impervious.units import Msat
 
 _OF_THIS_CHANNEL: Final = (
     FailureCode.CHANNEL_DISABLED,
@@ -57,7 +58,9 @@ class Switch:
         for position in range(len(path.hops)):
             channel, code = self._next(path, position)
             if channel is None:
-                failure = HtlcFailure(code=code, source_index=position)
+                wanting = code in (FailureCode.FEE_INSUFFICIENT, FailureCode.AMOUNT_BELOW_MINIMUM)
+                amount = path.amounts[position - 1] if wanting else Msat(0)
+                failure = HtlcFailure(code=code, source_index=position, amount=amount)
                 self._fail(flight, failure, out_hops=position)
                 return
             if channel.chan_id != path.hops[position].chan_id:
@@ -97,7 +100,7 @@ class Switch:
     def settle_held(self, name: str, preimage: Preimage) -> None:
         """SettleInvoice: take what is held for this preimage."""
         for flight in self._held(name, preimage.payment_hash):
-            self._settle(flight, None)
+            self._settle(flight, None, preimage)
 
     def refuse_held(self, name: str, payment_hash: PaymentHash) -> None:
         """CancelInvoice: give back what is held for this hash."""
@@ -149,8 +152,7 @@ class Switch:
         """Move on everything that was under way when the whole network stopped."""
         for flight in self._world.flights.values():
             if flight.leg is Leg.HELD:
-                hold_s = self._world.nodes[flight.receiver].keysend_hold_s
-                self._world.plan(Step.REFUSE, in_s=hold_s, flight=flight)
+                self._plan_refusal(flight)
             elif flight.leg in (Leg.OUTBOUND, Leg.STUCK):
                 flight.leg = Leg.OUTBOUND
                 self._world.plan(Step.ARRIVE, in_s=self._world.travel_s(len(flight.path.hops)), flight=flight)
@@ -234,10 +236,16 @@ class Switch:
         flight.leg = Leg.HELD
         self._touch(flight)
         self._tell(flight.receiver, flight.payment_hash)
-        self._world.plan(Step.REFUSE, in_s=node.keysend_hold_s, flight=flight)
+        self._plan_refusal(flight)
 
-    def _settle(self, flight: Flight, htlc: Incoming | None) -> None:
-        """Settle an HTLC; a held one (None) is recorded already."""
+    def _plan_refusal(self, flight: Flight) -> None:
+        """A held keysend goes back after a while. A hold invoice waits for its owner: no blocks come here."""
+        node = self._world.nodes[flight.receiver]
+        if node.invoices.lookup(flight.payment_hash).is_keysend:
+            self._world.plan(Step.REFUSE, in_s=node.keysend_hold_s, flight=flight)
+
+    def _settle(self, flight: Flight, htlc: Incoming | None, preimage: Preimage | None = None) -> None:
+        """Settle an HTLC; a held one (None) is recorded already, and its preimage may be new."""
         invoices = self._world.nodes[flight.receiver].invoices
         invoice = invoices.lookup(flight.payment_hash)
         recorded = None
@@ -245,13 +253,32 @@ class Switch:
             recorded = htlc.recorded(HtlcState.SETTLED, height=self._world.height, now_s=self._now_s)
         again = invoice.state is InvoiceState.SETTLED
         if recorded is not None or not again:
-            invoices.move(invoice, InvoiceState.SETTLED, now_s=self._now_s, htlc=recorded)
+            invoices.move(invoice, InvoiceState.SETTLED, now_s=self._now_s, htlc=recorded, preimage=preimage)
         self._tell(flight.receiver, flight.payment_hash, silently=again)
-        flight.preimage = invoice.preimage
+        flight.preimage = invoice.preimage or preimage
+        self._note_forwards(flight)
         for position, index in enumerate(flight.offers):
             channel = self._channel(flight.path, position)
             channel.settle(channel.side(flight.path.names[position]), index)
         self._send_back(flight)
+
+    def _note_forwards(self, flight: Flight) -> None:
+        """Write down what every node between has earned."""
+        path = flight.path
+        for position in range(1, len(path.hops)):
+            node = self._world.nodes[path.names[position]]
+            node.forwards.append(
+                Forward(
+                    at_s=self._world.time.wall_s(),
+                    chan_in=path.hops[position - 1].chan_id,
+                    chan_out=path.hops[position].chan_id,
+                    amount_in=path.amounts[position - 1],
+                    amount_out=path.amounts[position],
+                    htlc_in=flight.offers[position - 1],
+                    htlc_out=flight.offers[position],
+                )
+            )
+            self._world.touched[Touched("forward", node.name, b"%d" % (len(node.forwards) - 1))] = None
 
     def _fail(self, flight: Flight, failure: HtlcFailure, *, out_hops: int = 0) -> None:
         """Give everything back; `out_hops` of the way there have not been travelled yet."""
@@ -284,7 +311,8 @@ class Switch:
             self._tell(name, payment_hash)
 
     def _details_refused(self, flight: Flight) -> HtlcFailure:
-        return HtlcFailure(code=FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS, source_index=len(flight.path.hops))
+        code = FailureCode.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+        return HtlcFailure(code=code, source_index=len(flight.path.hops), height=self._world.height)
 
     def _tell(self, name: str, payment_hash: PaymentHash, *, silently: bool = False) -> None:
         self._world.touched[Touched("invoice", name, payment_hash)] = None

@@ -17,6 +17,7 @@ from impervious.sim.engine.invoices import Invoice, Registry
 from impervious.sim.engine.mission_control import MissionControl
 from impervious.sim.engine.payments import HtlcFailure, PaymentTable, SimPayment
 from impervious.sim.engine.route import Path
+from impervious.units import Msat
 from impervious.wire.keysend import ACCOUNTABLE_RECORD
 
 DEFAULT_HEIGHT: Final = 850_000
@@ -50,6 +51,25 @@ class PlannedFailure:
     """An HTLC is tried first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """An HTLC that a node has passed on and that was settled (lnrpc.ForwardingEvent)."""
+
+    at_s: float
+    """Seconds since 1970."""
+    chan_in: int
+    chan_out: int
+    amount_in: Msat
+    amount_out: Msat
+    htlc_in: int
+    htlc_out: int
+
+    @property
+    def fee(self) -> Msat:
+        """What it earned."""
+        return Msat(self.amount_in - self.amount_out)
+
+
 @dataclass(slots=True, kw_only=True)
 class Node:
     """A simulated LND: what it owns, how it is set up, and what tests make it do wrong."""
@@ -65,6 +85,9 @@ class Node:
     """--keep-failed-payment-attempts."""
     invoices: Registry = field(default_factory=Registry)
     payments: PaymentTable = field(default_factory=PaymentTable)
+    forwards: list[Forward] = field(default_factory=list)
+    addresses: int = 0
+    """How many addresses on the chain it has given out."""
     planned: deque[PlannedFailure] = field(default_factory=deque)
     mission_control: MissionControl = field(default_factory=MissionControl)
     strands: int = 0
@@ -190,7 +213,7 @@ class Touched:
     """Something that must be saved again, or forgotten if it is gone."""
 
     kind: str
-    """node, channel, flight, invoice, payment."""
+    """node, channel, flight, invoice, payment, forward."""
     name: str
     """Of the node it belongs to; empty for channels and flights."""
     key: bytes

@@ -1,8 +1,10 @@
 """What all services of a simulated LND's port share: errors as gRPC's, requests, macaroons."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from grpclib.const import Cardinality, Handler
 from grpclib.exceptions import GRPCError
 
 from impervious.rpc.message import Request as In
@@ -10,6 +12,8 @@ from impervious.rpc.message import Response as Out
 from impervious.rpc.server_stream import ServerStream
 from impervious.sim.engine.answers import LndError
 from impervious.sim.face import macaroon
+from impervious.sim.face.caveats import Caller
+from impervious.sim.face.credentials import Credentials
 from impervious.sim.face.permissions import Permission
 
 
@@ -29,13 +33,34 @@ async def request_of(stream: ServerStream[In, Out]) -> In:
     return request
 
 
-def check_macaroon(data: bytes, root_key: bytes, needed: list[Permission], path: str) -> None:
-    """See whether a macaroon is ours and allows what is needed.
+def unary(answer: Callable[[In], Awaitable[Out]], request: type[In], response: type[Out]) -> Handler:
+    """A method of one message each way, whose function answers in values or raises LndError."""
 
-    Raises:
-      LndError: in LND's words.
-    """
-    presented = macaroon.Macaroon.parse(data)
-    presented.check(root_key)
-    if not macaroon.allows(presented.permissions, needed, path):
-        raise LndError("permission denied")
+    async def handle(stream: ServerStream[In, Out]) -> None:
+        message = await request_of(stream)
+        with answering():
+            await stream.send_message(await answer(message))
+
+    return Handler(handle, Cardinality.UNARY_UNARY, request, response)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What decides who may call a simulated LND."""
+
+    credentials: Credentials
+
+    def check(self, data: bytes, needed: list[Permission], path: str, caller: Caller) -> bool:
+        """See whether a macaroon is ours, its caveats hold, and it allows what is needed.
+
+        Returns:
+          Whether the same macaroon may do that again without a check: it has no caveats.
+
+        Raises:
+          LndError: in LND's words.
+        """
+        presented = macaroon.Macaroon.parse(data)
+        presented.check(self.credentials.root_key_of(presented.root_key_id), caller)
+        if not macaroon.allows(presented.permissions, needed, path):
+            raise LndError("permission denied")
+        return not presented.caveats

@@ -8,11 +8,12 @@ from impervious.model import HtlcState, InvoiceState, Records
 from impervious.pb import lnrpc
 from impervious.sim.engine.channel import MAX_HTLCS, Channel
 from impervious.sim.engine.invoices import Invoice, ReceivedHtlc
-from impervious.sim.engine.payment_request import FEATURE_BITS, MIN_FINAL_CLTV, Read
-from impervious.sim.engine.payments import Attempt, SimPayment, Stage
+from impervious.sim.engine.payment_request import FEATURE_BITS, Read
+from impervious.sim.engine.payments import Attempt, Order, SimPayment, Stage
 from impervious.sim.engine.route import Path, RouteHint
 from impervious.sim.engine.world import ChannelChanged
-from impervious.sim.rpcs import NETWORK, VERSION, Balances, Info, Known
+from impervious.sim.face import graph
+from impervious.sim.rpcs import COMMIT_HASH, NETWORK, VERSION, Balances, Info
 from impervious.units import Msat, sat_credited
 
 _INVOICE_STATES: Final = {
@@ -46,34 +47,14 @@ _FAILURES: Final = {
     PaymentFailure.INSUFFICIENT_BALANCE: lnrpc.PaymentFailureReason.FAILURE_REASON_INSUFFICIENT_BALANCE,
     PaymentFailure.CANCELED: lnrpc.PaymentFailureReason.FAILURE_REASON_CANCELED,
 }
-_FEATURES: Final = {
-    0: "data-loss-protect",
-    5: "upfront-shutdown-script",
-    7: "gossip-queries",
-    8: "tlv-onion",
-    11: "gossip-queries-ex",
-    12: "static-remote-key",
-    14: "payment-addr",
-    17: "multi-path-payments",
-    19: "wumbo-channels",
-    23: "anchors-zero-fee-htlc-tx",
-    27: "shutdown-any-segwit",
-    31: "amp",
-    45: "explicit-commitment-type",
-    47: "scid-alias",
-    51: "zero-conf",
-    55: "keysend",
-}
 _KEYSEND_CLTV: Final = 19
+KEYSEND_FEATURES: Final = frozenset({8})
+"""invoices.processKeySend: TLV onions, and nothing else."""
+_CSV_DELAY, _COMMIT_FEE, _COMMIT_WEIGHT, _FEE_PER_KW = 144, 284, 1116, 253
+"""What a channel with anchors has at the lowest fee rate."""
+_ANCHOR_RESERVE, _MOST_ANCHOR_RESERVE = 10_000, 100_000
+"""lnwallet.AnchorChanReservedValue, and the most that it comes to."""
 _NO_PREIMAGE: Final = "0" * 64
-
-
-def features(bits: frozenset[int]) -> dict[int, lnrpc.Feature]:
-    """Feature bits with their names; even ones are required."""
-    return {
-        bit: lnrpc.Feature(name=_FEATURES.get(bit, "unknown"), is_required=bit % 2 == 0, is_known=bit in _FEATURES)
-        for bit in sorted(bits)
-    }
 
 
 def info(value: Info, *, now_s: int) -> lnrpc.GetInfoResponse:
@@ -91,25 +72,11 @@ def info(value: Info, *, now_s: int) -> lnrpc.GetInfoResponse:
         wallet_synced=value.synced_to_chain,
         best_header_timestamp=now_s,
         version=VERSION,
-        color="#3399ff",
-        chains=[lnrpc.Chain(network=NETWORK)],
-        features=features(value.features),
+        color=graph.COLOR,
+        commit_hash=COMMIT_HASH,
+        chains=[lnrpc.Chain(chain="bitcoin", network=NETWORK)],
+        features=graph.features(value.features),
         graph_cache_status=lnrpc.GraphCacheStatus.LOADED,
-    )
-
-
-def node_info(value: Known, *, now_s: int) -> lnrpc.NodeInfo:
-    """GetNodeInfo's answer. Of a node that has announced nothing, only its key is known."""
-    return lnrpc.NodeInfo(
-        node=lnrpc.LightningNode(
-            last_update=now_s if value.announced else 0,
-            pub_key=value.pubkey.hex,
-            alias=value.alias,
-            color="#3399ff" if value.announced else "",
-            features=features(value.features),
-        ),
-        num_channels=len(value.channels),
-        total_capacity=sum(sat_credited(channel.capacity) for channel in value.channels),
     )
 
 
@@ -117,25 +84,28 @@ def invoice(value: Invoice) -> lnrpc.Invoice:
     """A row of ListInvoices or an event."""
     return lnrpc.Invoice(
         memo=value.memo,
-        r_preimage=value.preimage.raw,
+        r_preimage=b"" if value.preimage is None else value.preimage.raw,
         r_hash=value.payment_hash,
         value=sat_credited(value.value),
         value_msat=value.value,
+        settled=value.state is InvoiceState.SETTLED,
         creation_date=value.created_s,
         settle_date=value.settled_s,
         payment_request=value.payment_request,
         description_hash=value.description_hash,
-        features=features(frozenset() if value.is_keysend else FEATURE_BITS),
+        features=graph.features(KEYSEND_FEATURES if value.is_keysend else FEATURE_BITS),
         expiry=0 if value.is_keysend else value.expiry_s,
-        cltv_expiry=_KEYSEND_CLTV if value.is_keysend else MIN_FINAL_CLTV,
+        cltv_expiry=_KEYSEND_CLTV if value.is_keysend else value.cltv_expiry,
         route_hints=[route_hint(hint) for hint in value.hints],
         private=value.private,
         add_index=value.add_index,
         settle_index=value.settle_index,
+        fallback_addr=value.fallback,
+        amt_paid=value.amount_paid,
         amt_paid_sat=sat_credited(value.amount_paid),
         amt_paid_msat=value.amount_paid,
         state=_INVOICE_STATES[value.state],
-        htlcs=[_received(htlc) for htlc in value.htlcs],
+        htlcs=[_received(htlc, in_parts=not value.is_keysend) for htlc in value.htlcs],
         is_keysend=value.is_keysend,
         payment_addr=value.payment_addr,
     )
@@ -182,11 +152,11 @@ def pay_req(read: Read) -> lnrpc.PayReq:
         cltv_expiry=value.min_final_cltv,
         route_hints=[route_hint(hint) for hint in read.hints],
         payment_addr=value.payment_secret,
-        features=features(value.features),
+        features=graph.features(value.features),
     )
 
 
-def _received(htlc: ReceivedHtlc) -> lnrpc.InvoiceHtlc:
+def _received(htlc: ReceivedHtlc, *, in_parts: bool) -> lnrpc.InvoiceHtlc:
     return lnrpc.InvoiceHtlc(
         chan_id=htlc.chan_id,
         htlc_index=htlc.index,
@@ -197,6 +167,7 @@ def _received(htlc: ReceivedHtlc) -> lnrpc.InvoiceHtlc:
         expiry_height=htlc.expiry_height,
         state=_INVOICE_HTLC_STATES[htlc.state],
         custom_records=dict(htlc.records),
+        mpp_total_amt_msat=htlc.amount if in_parts else 0,
         custom_channel_data=tlv_stream(htlc.records),
     )
 
@@ -221,12 +192,15 @@ def payment(value: SimPayment) -> lnrpc.Payment:
     return lnrpc.Payment(
         payment_hash=value.payment_hash.hex(),
         payment_preimage=_NO_PREIMAGE if value.preimage is None else value.preimage.raw.hex(),
+        value=sat_credited(value.order.amount),
         value_sat=sat_credited(value.order.amount),
         value_msat=value.order.amount,
         payment_request=value.order.payment_request,
         status=_STAGES[value.stage],
+        fee=sat_credited(value.fee),
         fee_sat=sat_credited(value.fee),
         fee_msat=value.fee,
+        creation_date=int(value.created_s),
         creation_time_ns=int(value.created_s * 1e9),
         htlcs=[attempt(each, value) for each in value.attempts],
         payment_index=value.index,
@@ -242,11 +216,13 @@ def attempt(value: Attempt, payment: SimPayment) -> lnrpc.HtlcAttempt:
         failure = lnrpc.Failure(
             code=lnrpc.FailureFailureCode(int(value.failure.code)),
             failure_source_index=value.failure.source_index,
+            height=value.failure.height,
+            htlc_msat=value.failure.amount,
         )
     settled = value.state is HtlcState.SETTLED and payment.preimage is not None
     return lnrpc.HtlcAttempt(
         status=_ATTEMPT_STATES[value.state],
-        route=route(value.path, payment.order.records),
+        route=route(value.path, payment.order, first_hop=True),
         attempt_time_ns=int(value.tried_s * 1e9),
         resolve_time_ns=int(value.resolved_s * 1e9),
         failure=failure,
@@ -255,28 +231,60 @@ def attempt(value: Attempt, payment: SimPayment) -> lnrpc.HtlcAttempt:
     )
 
 
-def route(path: Path, records: Records) -> lnrpc.Route:
-    """A route; the records travel in its last hop."""
+def route(path: Path, order: Order, *, first_hop: bool = False) -> lnrpc.Route:
+    """A route; the records travel in its last hop.
+
+    Args:
+      path: it.
+      order: what it carries.
+      first_hop: whether it was tried, and LND knows what it sent to its peer.
+    """
     hops = [
         lnrpc.Hop(
             chan_id=hop.chan_id,
+            chan_capacity=sat_credited(arriving),
+            amt_to_forward=sat_credited(hop.forwards),
+            fee=sat_credited(hop.fee),
             expiry=hop.expiry,
             amt_to_forward_msat=hop.forwards,
             fee_msat=hop.fee,
             pub_key=hop.pubkey.hex,
+            tlv_payload=True,
         )
-        for hop in path.hops
+        for hop, arriving in zip(path.hops, path.amounts, strict=True)
     ]
-    hops[-1].custom_records = dict(records)
-    return lnrpc.Route(total_time_lock=path.time_lock, hops=hops, total_fees_msat=path.fee, total_amt_msat=path.total)
+    hops[-1].custom_records = dict(order.records)
+    if order.payment_addr:
+        hops[-1].mpp_record = lnrpc.MppRecord(total_amt_msat=order.amount, payment_addr=order.payment_addr)
+    return lnrpc.Route(
+        total_time_lock=path.time_lock,
+        total_fees=sat_credited(path.fee),
+        total_amt=sat_credited(path.total),
+        hops=hops,
+        total_fees_msat=path.fee,
+        total_amt_msat=path.total,
+        first_hop_amount_msat=path.total if first_hop else 0,
+    )
 
 
-def channel(value: Channel, name: str, peer_pubkey: str, *, active: bool) -> lnrpc.Channel:
-    """A row of ListChannels, as the node called `name` sees it."""
+def channel(value: Channel, name: str, peer: str, *, active: bool, lifetime_s: int, alias: bool) -> lnrpc.Channel:
+    """A row of ListChannels, as the node called `name` sees it.
+
+    Its commitment's fee is one that lnd would pay and is not taken from the balances: there is no transaction.
+
+    Args:
+      value: it.
+      name: of the node.
+      peer: the key of the node at its other end.
+      active: whether HTLCs can move over it.
+      lifetime_s: how long the node has been running.
+      alias: whether to name the peer (peer_alias_lookup).
+    """
     side = value.side(name)
+    reserve = sat_credited(value.reserve)
     constraints = lnrpc.ChannelConstraints(
-        csv_delay=144,
-        chan_reserve_sat=sat_credited(value.reserve),
+        csv_delay=_CSV_DELAY,
+        chan_reserve_sat=reserve,
         dust_limit_sat=354,
         max_pending_amt_msat=value.capacity - value.reserve,
         min_htlc_msat=1,
@@ -284,32 +292,42 @@ def channel(value: Channel, name: str, peer_pubkey: str, *, active: bool) -> lnr
     )
     return lnrpc.Channel(
         active=active,
-        remote_pubkey=peer_pubkey,
-        channel_point=f"{funding_txid(value)}:0",
+        remote_pubkey=peer,
+        channel_point=graph.channel_point(value),
         chan_id=value.chan_id,
         capacity=sat_credited(value.capacity),
         local_balance=sat_credited(value.balances[side]),
         remote_balance=sat_credited(value.balances[1 - side]),
+        commit_fee=_COMMIT_FEE,
+        commit_weight=_COMMIT_WEIGHT,
+        fee_per_kw=_FEE_PER_KW,
         unsettled_balance=sat_credited(Msat(sum(value.htlcs.values()))),
         total_satoshis_sent=sat_credited(value.sent[side]),
         total_satoshis_received=sat_credited(value.sent[1 - side]),
         num_updates=sum(value.offered),
+        pending_htlcs=[
+            lnrpc.Htlc(incoming=offerer != side, amount=sat_credited(amount), htlc_index=index)
+            for (offerer, index), amount in value.htlcs.items()
+        ],
+        csv_delay=_CSV_DELAY,
         private=value.private,
         initiator=side == 0,
         chan_status_flags="ChanStatusDefault",
+        local_chan_reserve_sat=reserve,
+        remote_chan_reserve_sat=reserve,
+        lifetime=lifetime_s,
+        uptime=lifetime_s if active else 0,
+        commitment_type=lnrpc.CommitmentType.ANCHORS,
+        push_amount_sat=sat_credited(value.pushed),
+        peer_alias=value.peer(name) if alias else "",
         local_constraints=constraints,
         remote_constraints=constraints,
     )
 
 
-def funding_txid(value: Channel) -> str:
-    """The transaction that opened a channel, as people write it; there is none on any chain."""
-    return hashlib.sha256(b"funding %d" % value.chan_id).hexdigest()
-
-
 def channel_event(value: ChannelChanged) -> lnrpc.ChannelEventUpdate:
     """An event of SubscribeChannelEvents."""
-    point = lnrpc.ChannelPoint(funding_txid_bytes=bytes.fromhex(funding_txid(value.channel))[::-1])
+    point = lnrpc.ChannelPoint(funding_txid_bytes=graph.funding_txid(value.channel)[::-1])
     kind = lnrpc.ChannelEventUpdateUpdateType
     if value.active:
         return lnrpc.ChannelEventUpdate(active_channel=point, type=kind.ACTIVE_CHANNEL)
@@ -319,12 +337,22 @@ def channel_event(value: ChannelChanged) -> lnrpc.ChannelEventUpdate:
 def balances(value: Balances) -> lnrpc.ChannelBalanceResponse:
     """ChannelBalance's answer."""
     return lnrpc.ChannelBalanceResponse(
+        balance=sat_credited(value.local),
         local_balance=_amount(value.local),
         remote_balance=_amount(value.remote),
         unsettled_local_balance=_amount(value.unsettled_local),
         unsettled_remote_balance=_amount(value.unsettled_remote),
         pending_open_local_balance=_amount(Msat(0)),
         pending_open_remote_balance=_amount(Msat(0)),
+        custom_channel_data=_bigsize(value.channels) + bytes(value.channels) + _bigsize(0),
+    )
+
+
+def wallet(channels: int) -> lnrpc.WalletBalanceResponse:
+    """WalletBalance's answer: there are no coins, but what LND keeps back for anchor channels is said."""
+    return lnrpc.WalletBalanceResponse(
+        account_balance={"default": lnrpc.WalletAccountBalance()},
+        reserved_balance_anchor_chan=min(_ANCHOR_RESERVE * channels, _MOST_ANCHOR_RESERVE),
     )
 
 

@@ -3,12 +3,12 @@
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
-from impervious.errors import Malformed
 from impervious.pb import lnrpc
 from impervious.rpc.server_stream import ServerStream
-from impervious.sim.engine.answers import LndError
-from impervious.sim.face import convert, requests
-from impervious.sim.face.answering import answering, check_macaroon, request_of
+from impervious.sim.engine.answers import LndError, from_hex
+from impervious.sim.face import convert, graph, requests
+from impervious.sim.face.answering import Gate, answering, request_of
+from impervious.sim.face.caveats import Caller
 from impervious.sim.face.permissions import REQUIRED, Permission
 from impervious.sim.lnd import SimLnd
 from impervious.wire import zbase32
@@ -17,10 +17,10 @@ from impervious.wire import zbase32
 class Lightning(lnrpc.LightningBase):
     """lnrpc.Lightning."""
 
-    def __init__(self, lnd: SimLnd, root_key: bytes) -> None:
+    def __init__(self, lnd: SimLnd, gate: Gate) -> None:
         self._lnd = lnd
         self._rpcs = lnd.rpcs
-        self._root_key = root_key
+        self._gate = gate
 
     async def get_info(self, message: lnrpc.GetInfoRequest) -> lnrpc.GetInfoResponse:
         """Who it is."""
@@ -30,30 +30,22 @@ class Lightning(lnrpc.LightningBase):
     async def get_node_info(self, message: lnrpc.NodeInfoRequest) -> lnrpc.NodeInfo:
         """What the graph says of a node."""
         with answering():
-            return convert.node_info(
-                await self._rpcs.get_node_info(requests.pubkey(message.pub_key)), now_s=self._rpcs.now_s
-            )
+            known = await self._rpcs.get_node_info(requests.vertex(message.pub_key))
+            view = await self._rpcs.view()
+            return graph.node_info(known, view, now_s=self._rpcs.now_s, with_channels=message.include_channels)
 
     async def query_routes(self, message: lnrpc.QueryRoutesRequest) -> lnrpc.QueryRoutesResponse:
         """The best route."""
         with answering():
             order = requests.query(message)
             path = await self._rpcs.query_routes(order, mission_control=message.use_mission_control)
-            route = convert.route(path, order.records)
+            route = convert.route(path, order)
             return lnrpc.QueryRoutesResponse(routes=[route], success_prob=path.probability)
 
     async def add_invoice(self, message: lnrpc.Invoice) -> lnrpc.AddInvoiceResponse:
         """A new invoice."""
         with answering():
-            invoice = await self._rpcs.add_invoice(
-                requests.either(message.value, message.value_msat),
-                preimage=message.r_preimage,
-                memo=message.memo,
-                description_hash=message.description_hash,
-                expiry_s=message.expiry,
-                private=message.private,
-            )
-            return convert.added_invoice(invoice)
+            return convert.added_invoice(await self._rpcs.add_invoice(requests.ask(message)))
 
     async def decode_pay_req(self, message: lnrpc.PayReqString) -> lnrpc.PayReq:
         """What a payment request says."""
@@ -63,7 +55,8 @@ class Lightning(lnrpc.LightningBase):
     async def lookup_invoice(self, message: lnrpc.PaymentHash) -> lnrpc.Invoice:
         """One invoice."""
         with answering():
-            return convert.invoice(await self._rpcs.lookup_invoice(message.r_hash))
+            key = from_hex(message.r_hash_str) if message.r_hash_str else message.r_hash
+            return convert.invoice(await self._rpcs.lookup_invoice(key))
 
     async def list_invoices(self, message: lnrpc.ListInvoiceRequest) -> lnrpc.ListInvoiceResponse:
         """A page of invoices."""
@@ -144,17 +137,13 @@ class Lightning(lnrpc.LightningBase):
     async def sign_message(self, message: lnrpc.SignMessageRequest) -> lnrpc.SignMessageResponse:
         """A signature of the node."""
         with answering():
-            if message.single_hash:
-                raise LndError("single_hash is not simulated", Status.UNIMPLEMENTED)
-            return lnrpc.SignMessageResponse(signature=zbase32.encode(await self._rpcs.sign_message(message.msg)))
+            signature = await self._rpcs.sign_message(message.msg, single_hash=message.single_hash)
+            return lnrpc.SignMessageResponse(signature=zbase32.encode(signature))
 
     async def verify_message(self, message: lnrpc.VerifyMessageRequest) -> lnrpc.VerifyMessageResponse:
         """Who made a signature, and whether the graph knows it."""
         with answering():
-            try:
-                signature = zbase32.decode(message.signature)
-            except Malformed as error:
-                raise LndError(f"failed to decode signature: {error}") from error
+            signature = requests.signature(message.signature)
             valid, signer = await self._rpcs.verify_message(message.msg, signature)
         return lnrpc.VerifyMessageResponse(valid=valid, pubkey="" if signer is None else signer.hex)
 
@@ -166,31 +155,49 @@ class Lightning(lnrpc.LightningBase):
     async def wallet_balance(self, message: lnrpc.WalletBalanceRequest) -> lnrpc.WalletBalanceResponse:
         """What is on the chain: the simulated network has channels, but no coins."""
         with answering():
-            await self._rpcs.channel_balance()  # refused as every call is while the wallet is not open
-        return lnrpc.WalletBalanceResponse()
+            return convert.wallet(len(await self._rpcs.list_channels()))
 
     async def list_channels(self, message: lnrpc.ListChannelsRequest) -> lnrpc.ListChannelsResponse:
         """The payment channels."""
         name, channels = self._lnd.name, []
         with answering():
+            if message.peer and len(message.peer) != 33:
+                raise LndError(f"invalid `peer` key: invalid vertex length of {len(message.peer)}, want 33")
             for channel, active in await self._rpcs.list_channels():
-                peer = await self._rpcs.get_node_info(self._lnd.peer_pubkey(channel).raw)
-                channels.append(convert.channel(channel, name, peer.pubkey.hex, active=active))
+                row = convert.channel(
+                    channel,
+                    name,
+                    self._lnd.peer_pubkey(channel).hex,
+                    active=active,
+                    lifetime_s=self._rpcs.running_s,
+                    alias=message.peer_alias_lookup,
+                )
+                channels.append(row)
         return lnrpc.ListChannelsResponse(channels=[channel for channel in channels if _wanted(channel, message)])
 
     async def check_macaroon_permissions(self, message: lnrpc.CheckMacPermRequest) -> lnrpc.CheckMacPermResponse:
         """Whether a macaroon suffices."""
         needed = [Permission(permission.entity, permission.action) for permission in message.permissions]
         if message.check_default_perms_from_full_method:
-            if message.full_method not in REQUIRED:
-                text = f"no permissions found for full method {message.full_method}"
-                raise GRPCError(Status.INVALID_ARGUMENT, text)
-            needed = [REQUIRED[message.full_method]]
+            with answering():
+                needed = [_default(message)]
         try:
-            check_macaroon(message.macaroon, self._root_key, needed, message.full_method)
+            caller = Caller(host="", now_s=self._rpcs.now_exactly_s)
+            self._gate.check(message.macaroon, needed, message.full_method, caller)
         except LndError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, error.text) from error
         return lnrpc.CheckMacPermResponse(valid=True)
+
+
+def _default(message: lnrpc.CheckMacPermRequest) -> Permission:
+    begin = "cannot check default permissions from full method"
+    if message.permissions:
+        raise LndError(f"{begin} and from provided permission list at the same time")
+    if not message.full_method:
+        raise LndError(f"{begin} without providing the full method name")
+    if message.full_method not in REQUIRED:
+        raise LndError(f"no permissions found for full method {message.full_method}")
+    return REQUIRED[message.full_method]
 
 
 def _wanted(channel: lnrpc.Channel, request: lnrpc.ListChannelsRequest) -> bool:

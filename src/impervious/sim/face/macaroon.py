@@ -14,6 +14,7 @@ from typing import Final
 from impervious.errors import Malformed
 from impervious.pb.lnrpc import MacaroonId, Op
 from impervious.sim.engine.answers import LndError
+from impervious.sim.face.caveats import Caller, refusal
 from impervious.sim.face.permissions import URI, Permission
 from impervious.wire.protobuf import LENGTH_DELIMITED, check, read_varint
 
@@ -72,37 +73,59 @@ class Macaroon:
         except Exception as error:  # betterproto2 raises whatever it likes, and accepts a good deal
             raise LndError("verification failed: macaroon id cannot be read") from error
 
-    def check(self, root_key: bytes) -> None:
-        """See whether that root key has signed it.
+    @property
+    def root_key_id(self) -> bytes:
+        """Which root key is said to have signed it.
+
+        Raises:
+          LndError: the identifier is not LND's.
+        """
+        return self._id().storage_id
+
+    def check(self, root_key: bytes | None, caller: Caller) -> None:
+        """See whether a root key has signed it, and whether its caveats hold.
+
+        Args:
+          root_key: the one that it names; None: there is none of that number.
+          caller: who presents it.
 
         Raises:
           LndError: in LND's words.
         """
-        storage_id = self._id().storage_id
-        if storage_id != ROOT_KEY_ID:
-            raise LndError(f"cannot get macaroon: root key with id {storage_id.decode(errors='replace')} doesn't exist")
+        number = self.root_key_id
+        if root_key is None:
+            raise LndError(f"cannot get macaroon: root key with id {number.decode(errors='replace')} doesn't exist")
         signature = _sign(root_key, self.identifier, self.caveats)
         if not hmac.compare_digest(signature, self.signature):
             raise LndError("verification failed: signature mismatch after caveat verification")
         for caveat in self.caveats:
-            text = caveat.decode(errors="replace")
-            raise LndError(f'verification failed: caveat "{text}" not satisfied: caveat not recognized')
+            text = refusal(caveat, caller)
+            if text:
+                raise LndError(text)
 
 
-def bake(root_key: bytes, permissions: Iterable[Permission], *, nonce: bytes, caveats: Collection[bytes] = ()) -> bytes:
+def bake(
+    root_key: bytes,
+    permissions: Iterable[Permission],
+    *,
+    nonce: bytes,
+    caveats: Collection[bytes] = (),
+    root_key_id: bytes = ROOT_KEY_ID,
+) -> bytes:
     """Make a macaroon.
 
     Args:
       root_key: 32 bytes that never leave the node.
       permissions: what its holder may do.
       nonce: 16 random bytes.
-      caveats: conditions on top; none is known here, so one makes it useless.
+      caveats: conditions on top.
+      root_key_id: the number of the root key, as text.
     """
     actions: dict[str, list[str]] = {}
     for permission in sorted(permissions):
         actions.setdefault(permission.entity, []).append(permission.action)
     ops = [Op(entity=entity, actions=names) for entity, names in actions.items()]
-    identifier = bytes([_BAKERY_VERSION]) + bytes(MacaroonId(nonce=nonce, storage_id=ROOT_KEY_ID, ops=ops))
+    identifier = bytes([_BAKERY_VERSION]) + bytes(MacaroonId(nonce=nonce, storage_id=root_key_id, ops=ops))
     end = bytes([_END])
     return b"".join(
         (

@@ -31,6 +31,16 @@ _LIGHTNING: Final = {
     "WalletBalance": ("onchain", "read"),
     "ListChannels": ("offchain", "read"),
     "SubscribeChannelEvents": ("offchain", "read"),
+    "ListPeers": ("peers", "read"),
+    "DescribeGraph": ("info", "read"),
+    "GetChanInfo": ("info", "read"),
+    "GetNetworkInfo": ("info", "read"),
+    "FeeReport": ("offchain", "read"),
+    "ForwardingHistory": ("offchain", "read"),
+    "NewAddress": ("address", "write"),
+    "PendingChannels": ("offchain", "read"),
+    "ClosedChannels": ("offchain", "read"),
+    "BakeMacaroon": ("macaroon", "generate"),
     "CheckMacaroonPermissions": ("macaroon", "read"),
 }
 
@@ -40,9 +50,23 @@ REQUIRED: Final = {
     "/routerrpc.Router/SendToRouteV2": Permission("offchain", "write"),
     "/routerrpc.Router/ResetMissionControl": Permission("offchain", "write"),
     "/routerrpc.Router/TrackPaymentV2": Permission("offchain", "read"),
+    "/routerrpc.Router/QueryMissionControl": Permission("offchain", "read"),
+    "/routerrpc.Router/EstimateRouteFee": Permission("offchain", "read"),
     "/invoicesrpc.Invoices/SubscribeSingleInvoice": Permission("invoices", "read"),
+    "/invoicesrpc.Invoices/AddHoldInvoice": Permission("invoices", "write"),
+    "/invoicesrpc.Invoices/SettleInvoice": Permission("invoices", "write"),
+    "/invoicesrpc.Invoices/CancelInvoice": Permission("invoices", "write"),
+    "/invoicesrpc.Invoices/LookupInvoiceV2": Permission("invoices", "write"),
+    "/verrpc.Versioner/GetVersion": Permission("info", "read"),
 }
 """Path -> what it takes. A path that is not here takes nothing: State's two."""
+
+ACTIONS: Final = ("read", "write", "generate")
+ENTITIES: Final = (
+    *("onchain", "offchain", "address", "message", "remotesigner", "peers", "info", "invoices", "signer", "macaroon"),
+    URI,
+)
+"""What BakeMacaroon takes, in LND's order."""
 
 OPEN: Final = frozenset({"/lnrpc.State/GetState", "/lnrpc.State/SubscribeState"})
 """What answers without a macaroon, whatever state the wallet is in."""

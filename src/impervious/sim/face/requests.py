@@ -1,18 +1,23 @@
 """LND's requests as a simulated network's orders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from impervious.model import NodePubkey
-from impervious.pb import lnrpc, routerrpc
-from impervious.sim.engine.answers import LndError
+from impervious.model import NodePubkey, PaymentHash, Preimage
+from impervious.pb import lnrpc, routerrpc, simnet
+from impervious.sim.engine import payment_request
+from impervious.sim.engine.answers import LndError, from_hex
+from impervious.sim.engine.asking import Ask
 from impervious.sim.engine.payments import Order
 from impervious.sim.engine.route import Hop, HopHint, Path, RouteHint
 from impervious.sim.rpcs import Rpcs
 from impervious.units import MSAT_PER_SAT, Msat, Sat, msat
+from impervious.wire import zbase32
 from impervious.wire.keysend import MIN_RECORD
 
 _SMALL: Final = Sat(1000)
+_ESTIMATE_LIMIT: Final = msat(Sat(10**8))
+"""routerrpc.routeFeeLimitSat."""
 _FEE_PERCENT: Final = 5
 """QueryRoutes without a limit: all of a small amount, 5 % of a larger one (lnrpc.CalculateFeeLimit)."""
 
@@ -116,7 +121,7 @@ def given_route(request: routerrpc.SendToRouteRequest, rpcs: Rpcs) -> GivenRoute
             )
         )
     if not hops:
-        raise LndError("route has no hops")
+        raise LndError("empty route hops provided")
     if len(request.payment_hash) != 32:
         raise LndError(f"invalid hash length of {len(request.payment_hash)}, want 32")
     last = route.hops[-1]
@@ -161,16 +166,109 @@ def _mpp(record: lnrpc.MppRecord | None) -> tuple[bytes, Msat]:
     return record.payment_addr, Msat(record.total_amt_msat)
 
 
+def estimate(request: simnet.RouteFeeRequest, *, now_s: float) -> Order:
+    """What EstimateRouteFee asks for; a real LND probes an invoice, here the graph alone is asked.
+
+    Raises:
+      LndError: both ways to say it are used, or none.
+    """
+    if bool(request.dest) is bool(request.payment_request):
+        raise LndError("specify either a destination or an invoice")
+    outgoing = frozenset(request.outgoing_chan_ids)
+    if request.payment_request:
+        text = Order(
+            dest=b"", amount=Msat(0), payment_hash=b"", payment_request=request.payment_request, outgoing=outgoing
+        )
+        return replace(payment_request.filled(text, now_s=now_s), fee_limit=_ESTIMATE_LIMIT)
+    if len(request.dest) != 33:
+        raise LndError("invalid length destination key")
+    if request.amt_sat <= 0:
+        raise LndError("amount must be greater than 0")
+    return Order(
+        dest=request.dest,
+        amount=msat(Sat(request.amt_sat)),
+        payment_hash=bytes(32),
+        fee_limit=_ESTIMATE_LIMIT,
+        outgoing=outgoing,
+    )
+
+
+def ask(request: lnrpc.Invoice) -> Ask:
+    """What AddInvoice asks for.
+
+    Raises:
+      LndError: its preimage is none, or its amount.
+    """
+    value = either(request.value, request.value_msat)
+    if request.r_preimage and len(request.r_preimage) != 32:
+        raise LndError(f"invalid preimage length of {len(request.r_preimage)}, want 32")
+    return Ask(
+        value=value,
+        preimage=Preimage(request.r_preimage) if request.r_preimage else None,
+        memo=request.memo,
+        description_hash=request.description_hash,
+        expiry_s=request.expiry,
+        private=request.private,
+        hints=tuple(map(_hint, request.route_hints)),
+        cltv_expiry=request.cltv_expiry,
+        fallback=request.fallback_addr,
+    )
+
+
+def hold(request: simnet.AddHoldInvoiceRequest) -> Ask:
+    """What AddHoldInvoice asks for.
+
+    Raises:
+      LndError: its hash is none, or its amount.
+    """
+    if len(request.hash) != 32:
+        raise LndError(f"invalid hash length of {len(request.hash)}, want 32")
+    return Ask(
+        value=either(request.value, request.value_msat),
+        hold_hash=PaymentHash(request.hash),
+        memo=request.memo,
+        description_hash=request.description_hash,
+        expiry_s=request.expiry,
+        private=request.private,
+        hints=tuple(map(_hint, request.route_hints)),
+        cltv_expiry=request.cltv_expiry,
+        fallback=request.fallback_addr,
+    )
+
+
+def signature(text: str) -> bytes:
+    """A signature in zbase32, read as LND's library does: bits left over at the end are nothing.
+
+    Raises:
+      LndError: a character is none of zbase32's.
+    """
+    bits = 0
+    for position, character in enumerate(text):
+        value = zbase32.ALPHABET.find(character)
+        if value < 0:
+            raise LndError(f"failed to decode signature: illegal z-base-32 data at input byte {position}")
+        bits = bits << 5 | value
+    return (bits >> len(text) * 5 % 8).to_bytes(len(text) * 5 // 8)
+
+
+def vertex(text: str) -> bytes:
+    """A key in hex, for the calls that look at its length first.
+
+    Raises:
+      LndError: it is none.
+    """
+    if len(text) != 66:
+        raise LndError(f"invalid vertex string length of {len(text)}, want 66")
+    return pubkey(text)
+
+
 def pubkey(text: str) -> bytes:
     """A key in hex.
 
     Raises:
       LndError: it is none.
     """
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError as error:
-        raise LndError(f"encoding/hex: {error}") from error
+    raw = from_hex(text)
     if len(raw) != 33:
         raise LndError(f"invalid vertex length of {len(raw)}, want 33")
     return raw
@@ -196,4 +294,6 @@ def either(sat: int, exact: int) -> Msat:
     """
     if sat and exact:
         raise LndError("sat and msat arguments are mutually exclusive")
+    if sat < 0 or exact < 0:
+        raise LndError("amount cannot be negative")
     return Msat(exact or sat * MSAT_PER_SAT)

@@ -8,14 +8,17 @@ from typing import Final, NoReturn
 import trio
 
 from impervious.rpc import CallInfo, Server, ServerLimits, server_context
-from impervious.sim.engine.answers import NOT_YET, LndError
-from impervious.sim.face.answering import answering, check_macaroon
+from impervious.sim.engine.answers import NOT_YET, LndError, from_hex
+from impervious.sim.face.answering import Gate, answering
+from impervious.sim.face.caveats import Caller
 from impervious.sim.face.credentials import Credentials
 from impervious.sim.face.invoices import Invoices
 from impervious.sim.face.lightning import Lightning
+from impervious.sim.face.network import Network
 from impervious.sim.face.permissions import OPEN, REQUIRED
 from impervious.sim.face.router import Router
 from impervious.sim.face.state import State
+from impervious.sim.face.versioner import Versioner
 from impervious.sim.lnd import SimLnd
 
 GRACE_S: Final = 1.0
@@ -39,7 +42,7 @@ class LndFace:
     def __init__(self, lnd: SimLnd, credentials: Credentials) -> None:
         self._lnd = lnd
         self._rpcs = lnd.rpcs
-        self._root_key = credentials.root_key
+        self._gate = Gate(credentials)
         self._context = server_context(credentials.certificate, credentials.key)
         self._checked: set[tuple[bytes, str]] = set()
 
@@ -72,10 +75,12 @@ class LndFace:
     async def _serve_until_down(self, listeners: list["_Listener"]) -> None:
         """Serve one life of the node's process."""
         services = (
-            Lightning(self._lnd, self._root_key),
+            Lightning(self._lnd, self._gate),
+            Network(self._lnd, self._gate),
             Router(self._rpcs),
             State(self._rpcs),
             Invoices(self._rpcs),
+            Versioner(self._rpcs),
         )
         server = Server(services, limits=LIMITS, on_call=self._admit)
         life = self._rpcs.life
@@ -104,16 +109,14 @@ class LndFace:
             presented = call.metadata.getall("macaroon", [])
             if len(presented) != 1:
                 raise LndError(f"expected 1 macaroon, got {len(presented)}")
-            self._check(str(presented[0]), call.path)
+            host = call.peer.addr()
+            caller = Caller(host="" if host is None else host[0], now_s=self._rpcs.now_exactly_s)
+            self._check(str(presented[0]), call.path, caller)
 
-    def _check(self, text: str, path: str) -> None:
-        try:
-            data = bytes.fromhex(text)
-        except ValueError as error:
-            raise LndError(f"encoding/hex: {error}") from error
-        if (data, path) not in self._checked:
-            check_macaroon(data, self._root_key, [REQUIRED[path]], path)
-            self._checked.add((data, path))
+    def _check(self, text: str, path: str, caller: Caller) -> None:
+        data = from_hex(text)
+        if (data, path) not in self._checked and self._gate.check(data, [REQUIRED[path]], path, caller):
+            self._checked.add((data, path))  # without caveats: a caller may make up as many of those as it likes
 
 
 class _Listener(trio.abc.Listener[trio.SocketStream]):
