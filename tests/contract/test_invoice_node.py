@@ -172,7 +172,7 @@ async def test_what_is_no_invoice_for_this_network_is_the_callers_mistake(text: 
 async def test_an_invoice_is_paid(nodes: Nodes) -> None:
     added, invoice = await nodes.ask(5001, memo="coffee")
     payment = await nodes.pay(invoice)
-    assert payment == Payment(
+    assert replace(payment, dest=None, records={}) == Payment(  # these two are for `list_payments`
         payment_hash=added.payment_hash,
         status=PaymentStatus.SUCCEEDED,
         amount=Msat(5001),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import trio
 from tests.contract.stage import Stage
@@ -221,7 +223,7 @@ async def test_an_empty_text_cannot_be_signed(stage: Stage) -> None:
 async def test_a_direct_peer_is_paid_without_a_fee(stage: Stage) -> None:
     await stage.alice.wait_ready()
     payment = await stage.pay(to="bob", amount=5000, fee_limit=0)
-    assert payment == Payment(
+    assert replace(payment, dest=None, records={}) == Payment(  # these two are for `list_payments`
         payment_hash=preimage_of(1).payment_hash,
         status=PaymentStatus.SUCCEEDED,
         amount=Msat(5000),
