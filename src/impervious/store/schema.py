@@ -336,6 +336,11 @@ CREATE TABLE answered (
 ) WITHOUT ROWID;
 """
 
+_SPENT: Final = """
+-- The sum of a day is read from an index alone, and what cost this node nothing is not in it.
+CREATE INDEX spending_cost ON spending (at_ms, msat) WHERE msat > 0;
+"""
+
 MIGRATIONS: Final = (
     _HOUSE,
     _FEDERATION,
@@ -349,6 +354,7 @@ MIGRATIONS: Final = (
     _BOUNDS,
     _HINTS,
     _SET_BACK,
+    _SPENT,
 )
 
 APPLICATION_ID: Final = 0x494D5056

@@ -18,7 +18,7 @@ WINDOW_MS: Final = 86_400_000
 
 def spent(tx: Tx) -> Msat:
     """Sum what was spent or is reserved in the last 24 hours."""
-    return Msat(tx.number("SELECT sum(msat) FROM spending WHERE at_ms > ?", tx.now_ms - WINDOW_MS))
+    return Msat(tx.number("SELECT sum(msat) FROM spending WHERE at_ms > ? AND msat > 0", tx.now_ms - WINDOW_MS))
 
 
 def reserve(tx: Tx, identifier: MessageId, service_type: ServiceType, amount: Msat, *, daily_limit: Sat | None) -> None:
