@@ -12,7 +12,7 @@ from tests.conftest import inline
 from tests.store.test_maintenance import event
 
 from impervious.errors import StoreFull, StoreReplaced
-from impervious.store import Store, log, open_store, watch
+from impervious.store import Store, log, open_store, schema, watch
 from impervious.store.connection import connect, log_of
 from impervious.store.maintenance import look
 from impervious.store.watch import ASIDE, FileWatch
@@ -157,6 +157,7 @@ async def test_a_file_that_is_overwritten(
             elsewhere(path, f"VACUUM INTO '{backup}.2'")
             backup = Path(f"{backup}.2")
         await write(store, 100, 1000)
+        await write(store, 100, 1000)
         shutil.copyfile(backup, path)
         content = path.read_bytes()
         for _ in range(2):
@@ -172,16 +173,17 @@ async def test_a_file_that_is_overwritten(
 def test_a_change_without_sqlite_is_waited_for(path: Path) -> None:
     """Another program's checkpoint shows in SQLite's counters only at its end."""
     now = 0.0
-    connection = connect(path, None)
-    connection.execute("CREATE TABLE x (y INTEGER PRIMARY KEY AUTOINCREMENT)")
     slept: list[float] = []
-    looking = FileWatch(path, connection, monotonic=lambda: now, sleep=slept.append)
-    os.utime(path)
-    with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
-        looking.check()
-    now = 4.0
-    with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
-        looking.check()
+    connection = connect(path, None)
+    schema.migrate(connection)
+    looking = FileWatch(path, connection, alone=lambda: None, monotonic=lambda: now, sleep=slept.append)
+    connection.execute("INSERT INTO counter VALUES ('x', 1)")
+    looking.note()
+    os.utime(path, (1, 1))
+    for now in (0.0, 4.0):  # noqa: B007
+        with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
+            looking.check()
+    assert slept
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # its end
     looking.check()
     os.utime(path, (1, 1))
@@ -198,12 +200,33 @@ def test_a_change_without_sqlite_is_waited_for(path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize("password", [None, "secret"])
+@pytest.mark.parametrize("folded", [True, False])
+async def test_a_time_that_is_set_is_no_change(
+    path: Path, monkeypatch: pytest.MonkeyPatch, password: str | None, folded: bool
+) -> None:
+    monkeypatch.setattr(watch, "_ASK_TIMES", 1)
+    async with open_store(path, password, run_sync=inline) as store:
+        await write(store, 20, 300_000 if folded else 10)
+        for _ in range(3):
+            os.utime(path, (1, 1))  # as some backup tools do
+            await write(store, 1)
+            os.utime(path)
+            await store.check()
+        before = os.stat(f"{path}-wal").st_ino
+        if password is None:
+            elsewhere(path, "SELECT * FROM event")  # nobody's locks were lost in looking
+        assert os.stat(f"{path}-wal").st_ino == before
+    async with open_store(path, password, run_sync=inline) as store:
+        assert await events(store) == 23
+
+
 @pytest.mark.slow
 async def test_a_database_that_is_set_back_through_sqlite(store: Store, path: Path, tmp_path: Path) -> None:
     elsewhere(path, f"VACUUM INTO '{tmp_path / 'backup.db'}'")
     await write(store)
     restore(tmp_path / "backup.db", path)
-    with pytest.raises(StoreReplaced, match="was set back to an earlier state while the daemon ran"):
+    with pytest.raises(StoreReplaced, match="was set back to another state while the daemon ran"):
         await write(store)
 
 

@@ -161,15 +161,15 @@ def connect(path: Path, password: str | None) -> dbapi2.Connection:
 def connect_alone(path: Path, password: str | None) -> dbapi2.Connection | None:
     """Open a database for reading only, without anything beside it, which takes no room; None: that cannot be.
 
-    Whoever calls it holds the lock (`locked`): it sees nothing of what others write.
+    It sees nothing of what is in the log, nor of what others write: the caller holds the lock (`locked`).
     """
     real = real_path(path)
-    log = log_of(real)
-    if not real.exists() or not real.stat().st_size or (log.exists() and log.stat().st_size):
+    try:
+        connection = dbapi2.connect(
+            _uri(real, "immutable=1"), isolation_level=None, check_same_thread=False, uri=True, factory=_Connection
+        )
+    except dbapi2.Error:
         return None
-    connection = dbapi2.connect(
-        _uri(real, "immutable=1"), isolation_level=None, check_same_thread=False, uri=True, factory=_Connection
-    )
     connection.file = _file_id(real, path)
     _open_here[connection.file] += 1
     try:
@@ -178,6 +178,12 @@ def connect_alone(path: Path, password: str | None) -> dbapi2.Connection | None:
         connection.close()
         return None
     return connection
+
+
+def has_log(path: Path) -> bool:
+    """Whether a write-ahead log with something in it lies beside a database."""
+    log = log_of(real_path(path))
+    return log.exists() and log.stat().st_size > 0
 
 
 def _uri(real: Path, how: str) -> str:
@@ -237,15 +243,13 @@ def _check_names(real: Path, path: Path) -> None:
 def _examine(real: Path, path: Path, password: str | None) -> None:
     """See that it is a database of ours, or an empty file, without writing a byte."""
     found = header.read(real)
-    log = log_of(real)
-    has_log = log.exists() and log.stat().st_size > 0
-    header.check(found, path, has_password=bool(password), has_log=has_log)
+    header.check(found, path, has_password=bool(password), has_log=has_log(real))
     if not found.size:
         return
     # Immutable: nothing is locked, mended or written. It sees no log; that of another program matters only if the file
     # itself holds nothing.
     names, mark = _contents(real, path, password, "immutable=1")
-    if not names and has_log:
+    if not names and has_log(real):
         names, mark = _contents(real, path, password, "mode=ro")
     if not schema.is_ours(names, mark):
         raise ConfigError(

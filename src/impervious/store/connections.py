@@ -11,7 +11,7 @@ from sqlcipher3 import dbapi2
 
 from impervious.errors import StoreError, StoreFull
 from impervious.store import schema
-from impervious.store.connection import connect, connect_alone, keep_open, no_room, real_path, translated
+from impervious.store.connection import connect, connect_alone, has_log, keep_open, no_room, real_path, translated
 from impervious.store.watch import FileWatch
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,9 @@ def opened(path: Path, password: str | None) -> Connections:
         _bring_up_to_date(writer, path)
         reader = connect(path, password)
         try:
-            return Connections(reader, writer, FileWatch(real_path(path), writer))
+            return Connections(
+                reader, writer, FileWatch(real_path(path), writer, alone=lambda: connect_alone(path, password))
+            )
         except BaseException:
             reader.close()
             raise
@@ -79,7 +81,7 @@ def opened_anyhow(path: Path, password: str | None) -> Connections:
     try:
         return opened(path, password)
     except StoreFull as full:
-        reader = connect_alone(path, password)
+        reader = None if has_log(path) else connect_alone(path, password)
         if reader is None:
             raise
         if schema.version_of(reader) != len(schema.MIGRATIONS):

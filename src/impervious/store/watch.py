@@ -53,12 +53,22 @@ class _Content(NamedTuple):
     changed_ns: int
 
 
+class _Mark(NamedTuple):
+    """How far a database has come."""
+
+    epoch: bytes
+    """Which history it is."""
+    inserts: int
+    """Sum of the numbers ever given to rows: it grows with every message, whichever way it goes."""
+
+
 class FileWatch:
     """Compares the files of an open database with what they were. Used in the writer's thread only.
 
     Args:
       real: the file, links followed.
       connection: an open connection to it. *Ownership:* stays with the caller.
+      alone: opens the file without its log, for a look at what is in it; None: that is no database of this key.
       monotonic: a clock in seconds.
       sleep: waits for seconds; in the writer's thread.
     """
@@ -68,6 +78,7 @@ class FileWatch:
         real: Path,
         connection: dbapi2.Connection,
         *,
+        alone: Callable[[], dbapi2.Connection | None],
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - in a thread
     ) -> None:
@@ -76,6 +87,7 @@ class FileWatch:
         self._shared = real.with_name(f"{real.name}-shm")
         self._connection = connection
         self._file_id, self._log_id, self._shared_id = (_id(path) for path in (real, self._log, self._shared))
+        self._alone = alone
         self._monotonic = monotonic
         self._sleep = sleep
         self._set_aside = False
@@ -83,13 +95,18 @@ class FileWatch:
         """A change that SQLite's counters do not show, and when it was first seen."""
         self.overwritten: str | None = None
         """Why this database can never be written, nor read, again; None: it can."""
+        self._in_file: _Mark | None = None
+        """What the file holds without its log; None: not known."""
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         self.note()
 
     def note(self) -> Frames:
         """Remember what the files look like after work of our own."""
         self._frames = Frames.of(self._connection)
         self._content = _content(self._real)
-        self._inserts = self._inserted()
+        self._mark = _mark(self._connection)
+        if self._frames.in_log == self._frames.folded:
+            self._in_file = self._mark
         return self._frames
 
     def check(self) -> None:
@@ -137,10 +154,12 @@ class FileWatch:
             self._sleep(_ASK_S)
             content, frames = _content(self._real), Frames.of(self._connection)
         else:
-            self._suspect(content)
-        if frames != self._frames and self._inserted() < self._inserts:
+            if not self._holds_what_it_did():
+                self._suspect(content)
+        mark = _mark(self._connection)
+        if mark.epoch != self._mark.epoch or mark.inserts < self._mark.inserts:
             self._give_up(
-                f"the database {self._real} was set back to an earlier state while the daemon ran: nothing more is"
+                f"the database {self._real} was set back to another state while the daemon ran: nothing more is"
                 " accepted. Stop the daemon before you restore a backup, and start it then"
             )
         self._suspected = None
@@ -150,16 +169,24 @@ class FileWatch:
                 f"{self._log} was cut short while the daemon ran, and what was accepted last may be gone: nothing more"
                 " is accepted. Stop the daemon, and put a backup there before you start it"
             )
-        self._content, self._frames, self._inserts = (
-            content,
-            frames,
-            self._inserted(),
-        )  # what another program did through SQLite
+        if frames != self._frames and content != self._content:  # another program folded the log, through SQLite
+            self._in_file = mark if frames.in_log == frames.folded else None
+        self._content, self._frames, self._mark = content, frames, mark
 
-    def _inserted(self) -> int:
-        """Sum the numbers that were ever given to rows: it grows with every message, whichever way it goes."""
-        row = self._connection.execute("SELECT coalesce(sum(seq), 0) FROM sqlite_sequence").fetchone()
-        return int(row[0]) if row else 0
+    def _holds_what_it_did(self) -> bool:
+        """Whether the file still holds what it should, and only its time was changed: by `touch`, or a backup tool."""
+        connection = self._alone()
+        if connection is None:
+            return False
+        try:
+            found = _mark(connection)
+        except dbapi2.Error:
+            return False
+        finally:
+            connection.close()
+        if self._in_file is not None:
+            return found == self._in_file
+        return found.epoch == self._mark.epoch and found.inserts <= self._mark.inserts
 
     def _suspect(self, content: "_Content | None") -> NoReturn:
         now = self._monotonic()
@@ -185,6 +212,13 @@ class FileWatch:
         if not self._set_aside and _id(self._log) == self._log_id:
             os.rename(self._log, f"{self._log}{ASIDE}")
             self._set_aside = True
+
+
+def _mark(connection: dbapi2.Connection) -> _Mark:
+    row = connection.execute(
+        "SELECT (SELECT epoch FROM history), (SELECT coalesce(sum(seq), 0) FROM sqlite_sequence)"
+    ).fetchone()
+    return _Mark(bytes(row[0]), int(row[1])) if row and row[0] is not None else _Mark(b"", 0)
 
 
 def _log_bytes(frames: Frames) -> int:
