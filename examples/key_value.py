@@ -1,7 +1,6 @@
 """A paid key-value store: nodes keep values at another node, and pay it for each byte that it stores or returns.
 
-All that a service of your own needs; docs/services.md explains it. An entry point in group `impervious.services` brings
-it to every daemon, `open_node(services=[KeyValueService])` to a program of yours.
+docs/services.md explains it, and how it gets into a daemon (by an entry point) or into a program of yours.
 """
 
 import json
@@ -48,8 +47,7 @@ class KeyValueService(Service):
     @command("get")
     async def get(self, pubkey: NodePubkey, key: str, amount: Sat = Sat(100)) -> Mapping[str, bytes]:
         """Fetch a value that a node keeps for us."""
-        answer = await self.ask(pubkey, {"key": key}, amount)
-        return {"value": b64decode(answer.get("value", ""))}
+        return {"value": b64decode((await self.ask(pubkey, {"key": key}, amount)).get("value", ""))}
 
     async def ask(self, node: NodePubkey, request: Mapping[str, str], amount: Sat) -> Mapping[str, str]:
         """Send a request and wait for its answer."""
@@ -66,21 +64,16 @@ class KeyValueService(Service):
             return answer
         raise FailedPrecondition(f"{node} was paid and is silent; its answer will be an event that replies to {sent}")
 
-    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
-        """Keep the answers that we wait for, and drop those that nobody asked for."""
+    def project(self, message: VerifiedMessage) -> Shown | None:
+        """Drop what cannot be read; keep an answer back until it is known whether we asked."""
         read(message.data)
-        if message.reply_to is not None:
-            if not tx.close_request(message):
-                return None
-            tx.run("INSERT INTO kv_answer VALUES (?, ?)", message.reply_to.bytes, message.data)
-            tx.wake()
-        return Shown(data=message.data)
+        return Shown(data=message.data, public=message.reply_to is None)
 
     async def handle(self, fact: Fact) -> Effect | None:
-        """Serve a request, exactly once: what is stored and what is answered is one transaction."""
-        if not isinstance(fact, VerifiedMessage) or fact.reply_to is not None:
+        """Serve a request or take an answer, exactly once: what is stored and what is sent is one transaction."""
+        if not isinstance(fact, VerifiedMessage):
             return None
-        return lambda tx: self.serve(tx, fact)
+        return lambda tx: self.serve(tx, fact) if fact.reply_to is None else self.take(tx, fact)
 
     def serve(self, tx: ServiceTx, request: VerifiedMessage) -> None:
         """Store or find a value, if it was paid for."""
@@ -94,6 +87,13 @@ class KeyValueService(Service):
             self.answer(tx, request, {"value": b64encode(row[0]).decode()}, charge=self.price * len(row[0]))
         else:
             self.answer(tx, request, {"error": "there is no such key"}, charge=0)
+
+    def take(self, tx: ServiceTx, answer: VerifiedMessage) -> None:
+        """Keep and show an answer that we wait for; others are nobody's business."""
+        if answer.reply_to is not None and tx.close_request(answer):
+            tx.run("INSERT INTO kv_answer VALUES (?, ?)", answer.reply_to.bytes, answer.data)
+            tx.show(answer, Shown(data=answer.data))
+            tx.wake()
 
     def answer(self, tx: ServiceTx, request: VerifiedMessage, answer: Mapping[str, str], *, charge: int) -> bool:
         """Answer and give change, or refuse and give nearly all of it back; say whether it was paid for."""

@@ -35,6 +35,7 @@ from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import Service
 from impervious.service.discovery import find_services, with_entries
 from impervious.service.host import Services
+from impervious.service.projection import in_thread_of_its_own
 from impervious.services.built_in import BUILT_IN
 from impervious.services.message import MessageService
 from impervious.store import Store, Tx, history, open_store, outbox, upkeep
@@ -240,6 +241,7 @@ async def open_node(
             outbound=outbound,
             random=surroundings.random,
             gate=gate,
+            run_sync=in_thread_of_its_own if surroundings.run_sync is in_thread else surroundings.run_sync,
         )
         await hosted.begin()
         inbound = Inbound(

@@ -1,7 +1,9 @@
 """A third party's service on two nodes of the simulated network: facts, effects, restarts, switched off."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -28,14 +30,17 @@ from impervious.service import (
     Effect,
     Fact,
     Outcome,
+    Service,
     ServiceContext,
     ServiceTx,
     SettledInvoice,
     Shown,
     VerifiedMessage,
     faults,
+    host,
 )
 from impervious.service.faults import tell_set_aside
+from impervious.service.projection import Projector
 from impervious.services.message import MessageService
 from impervious.store import upkeep
 from impervious.supervisor import Node
@@ -68,10 +73,7 @@ class Cashier(EchoService):
 class Discreet(EchoService):
     """Shows messages in different ways, and some that it should not have been asked about."""
 
-    migrations = ("CREATE TABLE echo_seen (data BLOB)",)
-
-    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
-        tx.run("INSERT INTO echo_seen VALUES (?)", message.data)
+    def project(self, message: VerifiedMessage) -> Shown | None:
         assert message.seq == 0
         match message.data:
             case b"drop":
@@ -80,13 +82,34 @@ class Discreet(EchoService):
                 raise Malformed("no such thing")
             case b"bug":
                 raise ZeroDivisionError
+            case b"exit":
+                raise SystemExit(3)
+            case b"control-C":
+                raise KeyboardInterrupt
             case b"store":
                 raise StoreFull("as it says")
+            case b"text":
+                return Shown(data="text")  # type: ignore[arg-type]
+            case b"nonsense":
+                return message  # type: ignore[return-value]
             case b"secret":
                 return Shown(data=b"***", secret=message.data)
             case b"private":
                 return Shown(data=message.data, public=False)
-        return super().show(tx, message)
+        return super().project(message)
+
+
+class OldFashioned(EchoService):
+    """Written for the first interface: it decides and writes in one."""
+
+    migrations = ("CREATE TABLE echo_seen (data BLOB)",)
+
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        tx.run("INSERT INTO echo_seen VALUES (?)", message.data)
+        errors = {b"malformed": Malformed("no"), b"bug": ZeroDivisionError(), b"exit": SystemExit(3)}
+        if error := {**errors, b"control-C": KeyboardInterrupt(), b"store": StoreFull("so it says")}.get(message.data):
+            raise error
+        return None if message.data == b"drop" else Shown(data=message.data)
 
 
 class SlowToStart(EchoService):
@@ -356,17 +379,68 @@ async def test_a_service_decides_what_is_shown_of_a_message(
 ) -> None:
     async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
         async with where.node("carol", Discreet) as carol:
-            await say(alice, carol, "drop", "malformed", "bug", "store", "secret", "private", "plain")
+            bad = ["malformed", "bug", "exit", "control-C", "store", "text", "nonsense"]
+            await say(alice, carol, "drop", *bad, "secret", "private", "plain")
             shown = [event for event in await take(carol, 5, service="echo") if not event.data.startswith(b"heard")]
             assert [(event.data, event.secret) for event in shown] == [(b"***", b"secret"), (b"plain", None)]
             assert "secret" not in repr(shown)
             facts = [fact for fact in carol.service(Discreet).facts if isinstance(fact, VerifiedMessage)]
             assert [fact.data for fact in facts] == [b"secret", b"private", b"plain"]
-            context = carol.service(Discreet).context
+            assert await counter(carol, "dropped_messages") == 8
+            assert await unshown_messages(carol) == 0
+    dropped = [record for record in caplog.records if "is dropped" in record.message]
+    assert [record.exc_info is not None for record in dropped] == [True] * 6
+
+
+async def unshown_messages(node: Node) -> int:
+    [(number,)] = await node.messages.context.read(lambda tx: tx.all("SELECT count(*) FROM unshown"))
+    return int(number)
+
+
+async def test_an_old_service_decides_and_writes_in_one(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        async with where.node("carol", OldFashioned) as carol:
+            await say(alice, carol, "drop", "malformed", "bug", "exit", "control-C", "store", "plain")
+            assert [event.data for event in await take(carol, 2, service="echo")] == [b"plain", b"heard plain"]
+            context = carol.service(OldFashioned).context
             seen = await context.read(lambda tx: [row[0].decode() for row in tx.all("SELECT data FROM echo_seen")])
-            assert seen == ["drop", "secret", "private", "plain"]  # what raised was undone
-            assert await counter(carol, "dropped_messages") == 4
-    assert [record.exc_info is not None for record in caplog.records if "is dropped" in record.message] == [True, True]
+            assert seen == ["drop", "plain"]  # what raised was undone
+            assert await counter(carol, "dropped_messages") == 6
+    assert "echo: it defines show(), which writes while everything else waits: define project() instead" in caplog.text
+
+
+async def test_a_projection_that_takes_long_holds_up_its_own_service_only(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    """Also the database and the other services wait for none, and what waits is there after a restart."""
+    where_it_waits = trio.Event()
+
+    async def slow(function: Callable[[], Any], /, *, limiter: trio.CapacityLimiter) -> Any:
+        async with limiter:
+            await where_it_waits.wait()
+            return function()
+
+    async with stage(tmp_path, wall) as where, where.node("alice", EchoService) as alice:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(host, "Projector", partial(slow_projector, slow))
+        async with where.node("carol", Discreet) as carol:
+            await say(alice, carol, "one", "two")
+            await alice.messages.send(where.network.node("carol").pubkey, b"hello", wait=True)
+            [event] = await take(carol, 1, service="message")
+            assert event.data == b"hello"
+            await trio.sleep(60)
+            assert await unshown_messages(carol) == 2
+            assert [each.data for each in await everything(carol) if each.service_type == "echo"] == []
+        patch.undo()
+        async with where.node("carol", Discreet) as carol:
+            shown = await take(carol, 4, service="echo")
+            assert [each.data for each in shown if not each.data.startswith(b"heard")] == [b"one", b"two"]
+
+
+def slow_projector(run_sync: Any, service: Service, store: Any, hub: Any, _run_sync: Any, delays: Any) -> Projector:
+    return Projector(service, store, hub, run_sync, delays)
 
 
 async def counter(node: Node, name: str) -> int:

@@ -30,11 +30,15 @@ RELEASED_TOGETHER: Final = 64
 """Senders looked at in one transaction: everything that arrives waits for it."""
 
 
+LATER: Final = Shown(data=b"", public=False)
+"""Of a message that has been queued for its service: it goes into the log when that has decided."""
+
+
 class Show(Protocol):
     """Decides how a message goes into the log."""
 
     def __call__(self, tx: Tx, service_type: ServiceType, message: Complete, /) -> Shown | None:
-        """Say what streams show of it; None: nothing, and its service is not told either."""
+        """Say what streams show of it; None: nothing, and its service is not told either; LATER: it is queued."""
         ...
 
 
@@ -126,6 +130,8 @@ def _show(tx: Tx, message: Complete, show: Show) -> None:
         inbox.count(tx, "ignored_messages")
         return
     shown = show(tx, message.service_type, message)
+    if shown is LATER:
+        return
     if shown is None:
         inbox.count(tx, "dropped_messages")
         return

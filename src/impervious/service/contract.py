@@ -42,14 +42,14 @@ class Service:
     def __init__(self, context: ServiceContext) -> None:
         self.context = context
 
-    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
-        """Decide, in the very transaction that gives a message its place in the log, what streams show of it.
+    def project(self, message: VerifiedMessage) -> Shown | None:
+        """Say what streams show of a message, before it gets its place in the log.
 
-        What it writes is in the order of the log, so that the next message of the same sender finds it. It must be
-        quick, because everything that arrives waits for it.
+        A pure function: it reads the message, and neither writes nor asks anything. It runs in a thread of its own, one
+        message after the other; the messages of its service wait for it, and nothing else does. What depends on the
+        database is kept back (`public=False`) and shown by the effect of `handle`, with `ServiceTx.show`.
 
         Args:
-          tx: the transaction.
           message: what came; its `seq` is 0.
 
         Returns:
@@ -101,3 +101,18 @@ class Service:
           same, classes of betterproto2 are only listed by name.
         """
         return b""
+
+
+class InTurnService(Service):
+    """A service of this package that has to decide in the very transaction in which a message has its turn.
+
+    What it writes there is found by the next message of the same sender, whatever service that is for. Others'
+    services have `project` instead.
+    """
+
+    def show(self, tx: ServiceTx, message: VerifiedMessage) -> Shown | None:
+        """Decide what streams show of a message, as `project`, and write what follows from it.
+
+        It must be quick, because everything that arrives waits for it.
+        """
+        return Shown(data=message.data)

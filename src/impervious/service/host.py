@@ -17,14 +17,17 @@ from impervious.config import Config
 from impervious.errors import ConfigError, Malformed, NotFound, StoreFull
 from impervious.gate import PaymentGate
 from impervious.hub import Hub
+from impervious.inbound.turns import LATER
 from impervious.model import Event, ServiceType, Shown
 from impervious.node import LightningNode
 from impervious.outbound import Outbound
 from impervious.service import faults, tables
 from impervious.service.context import ServiceContext
-from impervious.service.contract import Service
+from impervious.service.contract import InTurnService, Service
 from impervious.service.facts import VerifiedMessage, fact_of
-from impervious.store import Store, Tx, is_environmental, log, log_topic, settled
+from impervious.service.projection import Projector, in_thread_of_its_own, projects
+from impervious.store import Store, Tx, is_environmental, log, log_topic, settled, unshown
+from impervious.store.database import ThreadRunner
 from impervious.store.inbox import Complete
 from impervious.store.settled import PAYMENTS
 
@@ -66,6 +69,7 @@ class Services:
       outbound: sends for them.
       random: for back-off.
       gate: says whether anything may be paid. None: it may.
+      run_sync: runs their projections.
     """
 
     def __init__(
@@ -79,7 +83,9 @@ class Services:
         outbound: Outbound,
         random: Callable[[], float],
         gate: PaymentGate | None = None,
+        run_sync: ThreadRunner = in_thread_of_its_own,
     ) -> None:
+        self._run_sync = run_sync
         self._store = store
         self._hub = hub
         self._random = random
@@ -178,9 +184,12 @@ class Services:
                 log.advance_reader(tx, name, log.newest(tx))
 
     def show(self, tx: Tx, service_type: ServiceType, message: Complete) -> Shown | None:
-        """Ask a message's service what streams show of it; see `Service.show`."""
+        """Decide what streams show of a message that has its turn."""
         service = self._services.get(service_type)
-        if service is None:
+        if service is not None and projects(service):
+            unshown.add(tx, service_type, message)
+            return LATER
+        if not isinstance(service, InTurnService):
             return Shown(data=message.data)
         fact = VerifiedMessage(
             seq=0,
@@ -210,6 +219,8 @@ class Services:
         """
         async with trio.open_nursery() as nursery:
             for each in self.active:
+                if projects(each):
+                    nursery.start_soon(Projector(each, self._store, self._hub, self._run_sync, self._delays).run)
                 await nursery.start(self._run, each)
                 if each.handles_facts:
                     nursery.start_soon(self._read, each)

@@ -16,6 +16,7 @@ from impervious.model import (
     OutboundMessage,
     Peer,
     ServiceType,
+    Shown,
 )
 from impervious.outbound import SendPolicy, accept, end_if_answered, parts_of
 from impervious.service.facts import VerifiedMessage
@@ -26,6 +27,8 @@ from impervious.units import Msat
 
 logger = logging.getLogger(__name__)
 
+_NOBODYS: Final = ServiceType("")
+"""Topic of what no service is to handle."""
 REQUEST_TTL_MS: Final = 7 * 86_400_000
 """How long an answer to a request counts: as long as the other node may take to deliver it."""
 
@@ -327,6 +330,30 @@ class ServiceTx:
                 sent_at_ms=self._tx.now_ms,
                 verified=True,
                 secret=secret,
+            )
+        )
+
+    def show(self, message: VerifiedMessage, shown: Shown) -> Event:
+        """Show a message on the stream that `project` has kept back, as coming from its sender.
+
+        Args:
+          message: as `handle` got it; it is not shown to `handle` again.
+          shown: what streams show of it.
+        """
+        return self._tx.emit(
+            NewEvent(
+                kind=EventKind.MESSAGE,
+                id=message.id,
+                reply_to=message.reply_to,
+                sender=message.sender,
+                service_type=self._service_type,
+                topic=_NOBODYS,
+                data=shown.data,
+                amount=message.amount,
+                sent_at_ms=message.sent_at_ms,
+                verified=True,
+                public=shown.public,
+                secret=shown.secret,
             )
         )
 

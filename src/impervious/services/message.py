@@ -4,7 +4,8 @@ from typing import Final
 
 from impervious.errors import InvalidArgument, ResourceExhausted
 from impervious.model import MessageId, MessageReport, NodePubkey, ServiceType
-from impervious.service import Service, ServiceTx, Shown, VerifiedMessage
+from impervious.service import ServiceTx, Shown, VerifiedMessage
+from impervious.service.contract import InTurnService
 from impervious.units import Sat, msat, sat_charged
 
 FEDERATED: Final = "federated"
@@ -12,7 +13,7 @@ MAX_AMOUNT_SAT: Final = Sat(21_000_000 * 100_000_000)
 """More does not exist."""
 
 
-class MessageService(Service):
+class MessageService(InTurnService):
     """Sends messages."""
 
     service_type = ServiceType("message")

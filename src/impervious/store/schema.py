@@ -341,6 +341,21 @@ _SPENT: Final = """
 CREATE INDEX spending_cost ON spending (at_ms, msat) WHERE msat > 0;
 """
 
+_UNSHOWN: Final = """
+-- Messages that have had their turn and wait for their service to say what streams show of them.
+CREATE TABLE unshown (
+  number INTEGER PRIMARY KEY,
+  service_type TEXT NOT NULL,
+  sender BLOB NOT NULL,
+  id BLOB NOT NULL,
+  reply_to BLOB,
+  data BLOB NOT NULL,
+  amount_msat INTEGER NOT NULL,
+  sent_at_ms INTEGER NOT NULL
+);
+CREATE INDEX unshown_service ON unshown (service_type, number);
+"""
+
 MIGRATIONS: Final = (
     _HOUSE,
     _FEDERATION,
@@ -355,6 +370,7 @@ MIGRATIONS: Final = (
     _HINTS,
     _SET_BACK,
     _SPENT,
+    _UNSHOWN,
 )
 
 APPLICATION_ID: Final = 0x494D5056

@@ -14,7 +14,8 @@ import trio
 
 from impervious.errors import FailedPrecondition, NotFound
 from impervious.model import MessageId, NodePubkey, Peer, RecordType, ServiceType, Shown
-from impervious.service import Effect, Fact, Service, ServiceTx, VerifiedMessage
+from impervious.service import Effect, Fact, ServiceTx, VerifiedMessage
+from impervious.service.contract import InTurnService
 from impervious.services.federate import pending
 from impervious.services.federate.pending import Pending
 from impervious.wire.payloads import Federate, Leave, compact, decode_federate
@@ -27,7 +28,7 @@ STRANGER_TTL_S: Final = 366 * 86_400
 """Whoever asked by itself is remembered for a year at most, and then asks again."""
 
 
-class FederateService(Service):
+class FederateService(InTurnService):
     """Federates with other nodes."""
 
     service_type = ServiceType("federate")

@@ -16,7 +16,8 @@ from uuid import uuid4
 from impervious.config import VpnConfig
 from impervious.errors import FailedPrecondition, NotFound, WireGuardError
 from impervious.model import MessageId, NodePubkey, RecordType, ServiceType, Shown
-from impervious.service import Effect, Fact, Outcome, Service, ServiceContext, ServiceTx, VerifiedMessage
+from impervious.service import Effect, Fact, Outcome, ServiceContext, ServiceTx, VerifiedMessage
+from impervious.service.contract import InTurnService
 from impervious.services.vpn.answers import Answers
 from impervious.services.vpn.buyer_books import SqlBuyerBooks
 from impervious.services.vpn.buying import Buyer
@@ -51,7 +52,7 @@ def open_interface(config: VpnConfig) -> WireGuard:
     return Wg(config.interface, config.binary_path)
 
 
-class VpnService(Service):
+class VpnService(InTurnService):
     """Sells and buys tunnels."""
 
     service_type = ServiceType("vpn")
