@@ -146,7 +146,7 @@ async def test_what_may_pass_is_tried_until_time_is_up(
         assert 600 <= trio.current_time() - begun < 700
         assert outcome["reason"].startswith("given up after 600 s (message.ttl_s); last: ")
         assert (outcome["retryable"], outcome["amount_spent_sat"]) == (True, 0)
-        assert 20 < len(bench.node.sent) < 100  # every few seconds at first, every 20 at the end
+        assert 20 < len(bench.node.sent) < 120  # every few seconds at first, every 20 at the end
         assert await bench.spent() == 0
 
 

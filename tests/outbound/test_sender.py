@@ -230,7 +230,7 @@ async def test_one_payment_is_tried_often_and_wakes_the_others_when_it_arrives(
             tried = len(bench.node.sent)
             assert tried < 300
             bench.node.answers.clear()  # two minutes
-            with trio.fail_after(4 + 1 + 2):
+            with trio.fail_after(3 + 1 + 2):
                 for each in sent:
                     assert (await bench.outcome(each))["state"] == "delivered"
             assert len(bench.node.sent) - tried == 40

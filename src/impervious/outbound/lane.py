@@ -15,7 +15,7 @@ from impervious.model import NodeStatus, PaymentHash
 from impervious.outbound.places import Everywhere, Places
 from impervious.store.outbox import Ticket
 
-SCOUT_S: Final = 4.0
+SCOUT_S: Final = 3.0
 """What to wait at most between attempts of the payment that is tried for all: how late an end of trouble is found."""
 SCOUT_SHARE: Final = 30
 """Of trouble that lasts, attempts are this share of its age apart instead: at 4 minutes 8 s, at half an hour 60 s."""

@@ -33,7 +33,8 @@ FAILURE_WORDS = {
 }
 
 KEYSEND_WORDS = {
-    KeysendSupport.YES: "although it announces that it accepts keysend",
+    KeysendSupport.YES: "although it announces that it accepts keysend; if it holds keysends (LND's"
+    " keysend-hold-time), this one was not settled in time",
     KeysendSupport.NO: "because it does not accept keysend: its operator must run LND with accept-keysend=true",
     KeysendSupport.UNKNOWN: "probably because it does not accept keysend (LND's accept-keysend=true)",
 }
