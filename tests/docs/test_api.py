@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 from grpclib.const import Status
-from tests.docs.desk import Desk, blocks
+from tests.docs.desk import Block, Desk, blocks
 from tests.docs.test_quickstart import PAGE as QUICKSTART
 from tests.server.house import config, open_app
 
@@ -15,6 +15,8 @@ from impervious.server.convert import HTTP_STATUSES
 
 PAGE: Final = Path("docs/api.md")
 CALL: Final = re.compile(r"^\| (GET|POST) (/v1/\S+) \| (\S+/\w+) \|", re.MULTILINE)
+WAYS: Final = "\n".join(re.findall(r"^    ((?:curl|carol=).*)$", PAGE.read_text(), re.MULTILINE))
+"""What shows the ways to say what `msg` is."""
 CODE: Final = re.compile(r"^\| (\d+) ([A-Z_]+) \| (\d{3}) \|", re.MULTILINE)
 
 
@@ -29,10 +31,12 @@ async def test_its_commands(tmp_path: Path) -> None:
         assert once == again
         second = json.loads(once + "}")
         assert "id" in json.loads(await desk.run(text))
+        *signed, _, _, _ = (await desk.run(Block("", WAYS))).replace("}", "}\n").splitlines()
+        assert all("signature" in json.loads(each) for each in signed)
         shown = [json.loads(line)["result"] for line in (await desk.run(subscribe)).splitlines()]
         assert [each["id"] for each in shown[:2]] == [first["id"], second["id"]]
-        assert [each["data"] for each in shown] == ["aGVsbG8=", "c2VudCBvbmNl", "YXMgaW4gMjAyMQ=="]
-        assert [each["amount"] for each in shown] == ["1", "25", "1"]
+        assert [each["data"] for each in shown[:3]] == ["aGVsbG8=", "c2VudCBvbmNl", "YXMgaW4gMjAyMQ=="]
+        assert [each["amount"] for each in shown[:3]] == ["1", "25", "1"]
 
 
 async def test_its_calls_are_all_there_are(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from grpclib.exceptions import GRPCError
 from tests.rpc.pair import MemoryListener
 from tests.server.house import ALICE, BOB, LOCKED, Inside, config, new, open_app, without_service
 
-from impervious.errors import StoreError, Unauthenticated
+from impervious.errors import InvalidArgument, StoreError, Unauthenticated
 from impervious.events import FEED_SIZE
 from impervious.pb.grpc.health.v1 import HealthCheckRequest, HealthCheckResponseServingStatus, HealthStub
 from impervious.pb.messaging import MessagingStub, SendMessageRequest
@@ -227,7 +227,10 @@ async def test_health_says_what_readyz_says(inside: Inside, autojump_clock: trio
 
 def test_metadata_that_is_text() -> None:
     found = decode_metadata([(b"a", b"1"), (b"a", b"2"), (b"b-bin", b"AAAA")])
-    assert texts(found) == {"a": "1"}
+    assert texts(found) == {"a": "1, 2"}
+    for name in (b"authorization", b"idempotency-key", b"v"):
+        with pytest.raises(InvalidArgument, match="given twice"):
+            texts(decode_metadata([(name, b"1"), (name, b"1")]))
 
 
 def test_ready_messages() -> None:

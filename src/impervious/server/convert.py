@@ -182,6 +182,18 @@ def event_message(event: Event, *, secrets: bool = False) -> SubscribeResponse:
     )
 
 
+def one_of(ways: Mapping[str, bytes]) -> bytes:
+    """Take what is given in one of several fields; nothing, if none of them is.
+
+    Raises:
+      InvalidArgument: more than one is given.
+    """
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise InvalidArgument(f"{given[0]} and {given[1]} are both given: choose one")
+    return ways[given[0]] if given else b""
+
+
 def message_id(text: str, name: str) -> MessageId | None:
     """Read an id that a caller gives; empty is none.
 

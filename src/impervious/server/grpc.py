@@ -13,7 +13,7 @@ from grpclib.const import Cardinality, Handler
 from multidict import MultiDict
 
 from impervious.config import ServiceConfig
-from impervious.errors import ImperviousError
+from impervious.errors import ImperviousError, InvalidArgument
 from impervious.pb.websocket import SubscribeRequest, SubscribeResponse
 from impervious.rpc import CallInfo, Servable
 from impervious.rpc.server_stream import ServerStream
@@ -26,6 +26,9 @@ from impervious.server.options import Watch, is_extended
 from impervious.service.faults import answered
 
 SUBSCRIBE: Final = "/websocket.Websocket/Subscribe"
+
+_SINGLE: Final = frozenset({"authorization", "idempotency-key", "v"})
+"""Metadata that are no lists."""
 
 Call = ServerStream[proto.Message, proto.Message]
 """A call of the table."""
@@ -55,8 +58,8 @@ def asks(authorizer: Authorizer) -> Callable[[CallInfo], Awaitable[None]]:
     """Have the server ask `authorizer` about each call, whatever service it is for."""
 
     async def on_call(info: CallInfo) -> None:
-        metadata = texts(info.metadata)
         try:
+            metadata = texts(info.metadata)
             caller.set(await authorizer(CallFacts(path=info.path, peer=_peer(info.peer.addr()), metadata=metadata)))
         except ImperviousError as error:
             raise problem(error, info.path).grpc_error from None
@@ -184,11 +187,18 @@ def context_of(metadata: Metadata, address: tuple[str, int] | None) -> CallConte
 
 
 def texts(metadata: Metadata) -> dict[str, str]:
-    """Take the text values; of several with one name, the first."""
+    """Take the text values; several of one name are one list, as in HTTP.
+
+    Raises:
+      InvalidArgument: one is given twice that is no list.
+    """
     found: dict[str, str] = {}
     for name, value in metadata.items():
-        if isinstance(value, str):
-            found.setdefault(name, value)
+        if not isinstance(value, str):
+            continue
+        if name in found and name in _SINGLE:
+            raise InvalidArgument(f"{name} is given twice in the metadata: give it once")
+        found[name] = f"{found[name]}, {value}" if name in found else value
     return found
 
 

@@ -42,9 +42,19 @@ class Query:
             ) from None
 
     def one(self, name: str) -> str | None:
-        """Return the last value given for a name."""
+        """Return the value given for a name.
+
+        Raises:
+          InvalidArgument: it is given twice.
+        """
         values = self._values.get(name)
-        return values[-1] if values else None
+        if values and len(values) > 1:
+            raise InvalidArgument(f"?{name}= is given twice: give it once")
+        return values[0] if values else None
+
+    def has(self, name: str) -> bool:
+        """Whether a name is given."""
+        return name in self._values
 
     def all(self, name: str) -> list[str]:
         """Return all values given for a name, also those joined by commas."""
@@ -68,8 +78,10 @@ def fields_of_query(message_type: type[proto.Message], query: Query) -> bytes:
     """
     found: dict[str, object] = {}
     for field in fields_of(message_type):
-        name = next((name for name in (field.json_name, field.proto_name) if query.one(name) is not None), None)
-        if name is not None:
+        names = [name for name in dict.fromkeys((field.json_name, field.proto_name)) if query.has(name)]
+        if len(names) > 1:
+            raise InvalidArgument(f"?{names[1]}= is ?{names[0]}=, which is given too: give one of them")
+        for name in names:
             found[name] = _of_query(field, query, name)
     return json.dumps(found).encode()
 

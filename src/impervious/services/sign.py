@@ -82,7 +82,7 @@ class SignService(Service):
 def _raw(text: str | bytes) -> bytes:
     raw = text.encode() if isinstance(text, str) else text
     if not raw:
-        raise InvalidArgument("msg is empty: give the text")
+        raise InvalidArgument("msg is empty: give the text, as msg or text, or bytes as data (in JSON base64)")
     return raw
 
 

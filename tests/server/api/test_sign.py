@@ -45,6 +45,22 @@ async def test_what_is_signed_verifies(inside: Inside) -> None:
         }
 
 
+@pytest.mark.parametrize("is_text", [False, True])
+async def test_text_and_data_say_what_they_are(inside: Inside, is_text: bool) -> None:
+    signatures = []
+    for given in ({"msg": "hi"}, {"text": "hi"}, {"data": "aGk="}):
+        signed = await post(inside, "/v1/sign", given, text=is_text)
+        signatures.append(signed.json["signature"])
+        assert lnd_signature.recover(b"hi", zbase32.decode(signatures[-1])) == ME
+        assert (await post(inside, "/v1/verify", {**given, **signed.json}, text=is_text)).json["result"]
+    for path, more in (("/v1/sign", {}), ("/v1/verify", {"signature": signatures[0]})):
+        for given in ({"msg": "hi", "text": "hi"}, {"text": "hi", "data": "aGk="}, {"msg": "hi", "data": "aGk="}):
+            reply = await post(inside, path, {**given, **more}, text=is_text)
+            assert (reply.status, "are both given: choose one" in reply.json["message"]) == (400, True)
+    reply = await post(inside, "/v1/sign", {"data": "ö"}, text=is_text)
+    assert (reply.status, "data is not base64" in reply.json["message"]) == (400, True)
+
+
 @pytest.mark.parametrize(("text", "signature", "signer"), VECTORS)
 @pytest.mark.parametrize("known", [True, False])
 async def test_published_signatures(inside: Inside, text: bytes, signature: str, signer: str, known: bool) -> None:

@@ -1,14 +1,19 @@
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import trio
-from tests.server.asgi import opened, request
+from tests.server.asgi import Line, opened, request, scope_of
 from tests.server.house import Inside, config, open_app
 
 from impervious.errors import Unauthenticated
 from impervious.server.doors import Doors
 from impervious.server.guard import CallFacts, Principal
+from impervious.server.http.asgi import HttpCall
+from impervious.wire.json import Encoding
 
 APP_ORIGIN = "https://app.example.com"
 EVIL = {"origin": "https://evil.example"}
@@ -137,3 +142,96 @@ async def test_the_one_place_that_decides_who_may_call(inside: Inside) -> None:
     assert let_in.status == 200
     assert [facts.path for facts in seen] == ["/healthz", "/v1/subscribe", "/healthz"]
     assert seen[0].peer == "127.0.0.1:50000"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key", "Host", "Origin", "Last-Event-ID"])
+@pytest.mark.parametrize("values", [("a", "b"), ("a", "a")])
+async def test_a_header_that_may_come_once(inside: Inside, name: str, values: tuple[str, str]) -> None:
+    scope = scope_of("POST", "/v1/message/send", {}, inside.http)
+    scope["headers"] += [(name.lower().encode(), value.encode()) for value in (*values, "a")]
+    status, _, body = await ask(inside, scope)
+    assert status == 400
+    assert f"the header {name.lower()} is given twice".encode() in body
+
+
+async def test_headers_that_are_lists_may_come_in_several_lines(inside: Inside) -> None:
+    scope = scope_of("GET", "/v1/subscribe", {}, inside.http)
+    scope["headers"] += [
+        (b"accept", b"text/html"),
+        (b"cache-control", b"no-store"),
+        (b"accept", b"a/b, Text/Event-Stream;q=1"),
+    ]
+    call = HttpCall.of(scope, encoding=Encoding.BASE64)  # type: ignore[arg-type]
+    assert call.headers["accept"] == "text/html, a/b, Text/Event-Stream;q=1"
+    assert call.twice is None
+    for accept, kind in (
+        ("text/html, text/event-stream", "text/event-stream"),
+        ("text/event-stream;q=0, */*", "application/json"),
+        ("text/event-stream; q=0.0", "application/json"),
+        ("text/event-streams", "application/json"),
+    ):
+        headers = {"accept": accept}
+        async with opened(inside.app, "/v1/subscribe", headers=headers, server=inside.http) as line:
+            start = await line.expect("http.response.start")
+        assert dict(start["headers"])[b"content-type"].decode() == kind
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "//v1/sign",
+            "/v1//sign",
+            "/v1/sign/",
+            "/v1/sign//",
+            "/v1%2Fsign",
+            "/v1%2fsign",
+            "/v1/%73ign",
+            "/%76%31/sign",
+        ),
+        *("/v1/./sign", "/v1/x/../sign", "/./v1/sign", "/v1/%2e/sign", "/v1/sign%20", "/v1/sign%00", "/v1/sign;x=y"),
+        *("/v1/sign%3Fx", "/V1/sign", "/v1/Sign", "/v1\\sign", "\\v1\\sign", "/v1/sign#x", "/v1/sign.", "v1/sign", "*"),
+        *("http://localhost/v1/sign", "/v1/sign%", "/v1/sign%zz", "/v1/subscribe/", "/v1%2Fsubscribe", "//healthz"),
+    ],
+)
+async def test_one_path_has_one_spelling(inside: Inside, target: str) -> None:
+    scope = scope_of("POST", "/", {}, inside.http)
+    scope["path"], scope["raw_path"] = unquote(target), target.encode()
+    seen = []
+
+    async def authorize(facts: CallFacts) -> Principal:
+        await trio.lowlevel.checkpoint()
+        seen.append(facts.path)
+        return Principal(name="app")
+
+    inside.app._authorizer = authorize
+    status, _, body = await ask(inside, scope)
+    assert (status, json.loads(body)["code"]) == (404, 5)
+    assert not {"/v1/sign", "/v1/subscribe", "/healthz"} & set(seen)
+
+
+async def ask(inside: Inside, scope: Any) -> tuple[int, dict[bytes, bytes], bytes]:
+    line = Line()
+    await line.send_to_app({"type": "http.request", "body": b"", "more_body": False})
+    await inside.app(scope, line.app_receive.receive, line.app_send)  # type: ignore[arg-type]
+    start = await line.expect("http.response.start")
+    return start["status"], dict(start["headers"]), await line.body()
+
+
+async def test_pages_that_may_read_answers_may_read_refusals(inside: Inside, caplog: pytest.LogCaptureFixture) -> None:
+    foreign_host = {"origin": APP_ORIGIN, "host": "evil.example"}
+    reply = await request(inside.app, "GET", "/healthz", headers=foreign_host, server=inside.http)
+    assert (reply.status, reply.headers["access-control-allow-origin"]) == (403, APP_ORIGIN)
+    assert "refused: Host 'evil.example' is not this daemon's" in caplog.text
+    body = b"{" * 10
+    reply = await request(inside.app, "POST", "/v1/sign", body=body, headers={"origin": APP_ORIGIN}, server=inside.http)
+    assert (reply.status, reply.headers["access-control-allow-origin"]) == (400, APP_ORIGIN)
+
+
+async def test_what_pages_may_send_and_read(inside: Inside) -> None:
+    asked = {"origin": APP_ORIGIN, "access-control-request-method": "GET"}
+    preflight = await request(inside.app, "OPTIONS", "/v1/subscribe", headers=asked, server=inside.http)
+    assert "cache-control" in preflight.headers["access-control-allow-headers"]
+    async with opened(inside.app, "/v1/subscribe", headers={"origin": APP_ORIGIN}, server=inside.http) as line:
+        start = await line.expect("http.response.start")
+    assert dict(start["headers"])[b"access-control-expose-headers"] == b"impervious-seq"

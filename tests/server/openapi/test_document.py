@@ -214,4 +214,4 @@ async def test_the_encoding_can_be_chosen(inside: Inside) -> None:
         reply = await request(inside.app, "GET", OPENAPI + query, server=server)
         msg = reply.json["components"]["schemas"]["messaging.SendMessageRequest"]["properties"]["msg"]
         assert msg.get("contentEncoding") == looks
-        assert msg["description"] == "What to send, at most message.max_bytes."
+        assert msg["description"].startswith("What to send, at most message.max_bytes: in JSON base64")

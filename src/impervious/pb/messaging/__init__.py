@@ -113,7 +113,7 @@ default_message_pool.register_message("messaging", "GetMessageResponse", GetMess
 class SendMessageRequest(betterproto2.Message):
     msg: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-    What to send, at most message.max_bytes.
+    What to send, at most message.max_bytes: in JSON base64, or text in text mode. Give msg, text or data, one of them.
     """
 
     pubkey: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -138,7 +138,12 @@ class SendMessageRequest(betterproto2.Message):
 
     text: "str" = betterproto2.field(101, betterproto2.TYPE_STRING)
     """
-    UTF-8 text to send instead of msg.
+    Instead of msg: what to send, as text.
+    """
+
+    data: "bytes" = betterproto2.field(102, betterproto2.TYPE_BYTES)
+    """
+    Instead of msg: what to send, as bytes; in JSON always base64.
     """
 
 

@@ -27,7 +27,17 @@ betterproto2.check_compiler_version(_COMPILER_VERSION)
 class SignRequest(betterproto2.Message):
     msg: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The text to sign.
+    What to sign, as text, in JSON too: it is no base64. Give msg, text or data, one of them.
+    """
+
+    text: "str" = betterproto2.field(101, betterproto2.TYPE_STRING)
+    """
+    Instead of msg, and the same: what to sign, as text.
+    """
+
+    data: "bytes" = betterproto2.field(102, betterproto2.TYPE_BYTES)
+    """
+    Instead of msg: what to sign, as bytes; in JSON base64.
     """
 
 
@@ -49,7 +59,7 @@ default_message_pool.register_message("signing", "SignResponse", SignResponse)
 class VerifyRequest(betterproto2.Message):
     msg: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The signed text.
+    What was signed, as text, in JSON too: it is no base64. Give msg, text or data, one of them.
     """
 
     signature: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -60,6 +70,16 @@ class VerifyRequest(betterproto2.Message):
     pubkey: "str" = betterproto2.field(100, betterproto2.TYPE_STRING)
     """
     66 hex digits. When set, result says whether this very key signed, whatever LND's graph knows.
+    """
+
+    text: "str" = betterproto2.field(101, betterproto2.TYPE_STRING)
+    """
+    Instead of msg, and the same: what was signed, as text.
+    """
+
+    data: "bytes" = betterproto2.field(102, betterproto2.TYPE_BYTES)
+    """
+    Instead of msg: what was signed, as bytes; in JSON base64.
     """
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from impervious.errors import InvalidArgument
 from impervious.pb.messaging import GetMessageRequest, GetMessageResponse, SendMessageRequest, SendMessageResponse
-from impervious.server.convert import message_id
+from impervious.server.convert import message_id, one_of
 from impervious.server.operations import EXAMPLE_PUBKEY, CallContext, Operation, operation
 from impervious.services.message import MessageService
 from impervious.units import Sat
@@ -46,9 +46,7 @@ async def send_message(
     service: MessageService, request: SendMessageRequest, context: CallContext
 ) -> SendMessageResponse:
     """Send bytes, or text, to a node."""
-    if request.msg and request.text:
-        raise InvalidArgument("msg and text are both given: choose one")
-    data = request.text.encode() or request.msg
+    data = one_of({"msg": request.msg, "text": request.text.encode(), "data": request.data})
     sent = await service.send(
         request.pubkey,
         data,

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Final
 
 from impervious.pb.signing import SignRequest, SignResponse, VerifyRequest, VerifyResponse
+from impervious.server.convert import one_of
 from impervious.server.operations import CallContext, Operation, operation
 from impervious.services.sign import SignService
 
@@ -25,7 +26,6 @@ def operations(service: SignService) -> list[Operation]:
             partial(sign_message, service),
             service=config,
             example=SignRequest(msg="hello"),
-            needs=["msg"],
         ),
         operation(
             "/signing.Signing/VerifySignature",
@@ -35,18 +35,20 @@ def operations(service: SignService) -> list[Operation]:
             partial(verify_signature, service),
             service=config,
             example=VerifyRequest(msg="hi", signature=EXAMPLE_SIGNATURE),
-            needs=["msg", "signature"],
+            needs=["signature"],
         ),
     ]
 
 
 async def sign_message(service: SignService, request: SignRequest, _context: CallContext) -> SignResponse:
-    """Sign a text."""
-    return SignResponse(signature=await service.sign(request.msg))
+    """Sign a text, or bytes."""
+    what = one_of({"msg": request.msg.encode(), "text": request.text.encode(), "data": request.data})
+    return SignResponse(signature=await service.sign(what))
 
 
 async def verify_signature(service: SignService, request: VerifyRequest, _context: CallContext) -> VerifyResponse:
-    """Tell who signed a text."""
+    """Tell who signed a text, or bytes."""
+    what = one_of({"msg": request.msg.encode(), "text": request.text.encode(), "data": request.data})
     claimed = await service.context.resolve(request.pubkey) if request.pubkey else None
-    found = await service.verify(request.msg, request.signature, pubkey=claimed)
+    found = await service.verify(what, request.signature, pubkey=claimed)
     return VerifyResponse(result=found.result, pubkey=found.pubkey.hex if found.pubkey else "", in_graph=found.in_graph)

@@ -34,6 +34,27 @@ JSON_HEADERS: Final[Headers] = [
 ]
 
 
+_SINGLE: Final = frozenset(
+    {
+        "access-control-request-method",
+        "access-control-request-private-network",
+        "authorization",
+        "content-length",
+        "content-type",
+        "host",
+        "idempotency-key",
+        "last-event-id",
+        "origin",
+        "proxy-authorization",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+        "sec-websocket-key",
+        "sec-websocket-version",
+    }
+)
+"""Headers that are no lists. Of two, one program takes the first and another the last."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
     """A request or a websocket upgrade as it arrived."""
@@ -42,20 +63,31 @@ class HttpCall:
     path: str
     query: bytes
     headers: Mapping[str, str]
-    """Names in small letters; of several with one name, the first."""
+    """Names in small letters; several lines of one name are one list (RFC 9110, section 5.3)."""
     peer: str
     arrived_at: str | None
     """Our own address on this connection."""
     encoding: Encoding
     """What the listener speaks."""
     is_websocket: bool
+    twice: str | None = None
+    """The name of a header that came twice and may come once only."""
+    is_plain: bool = True
+    """The path came as it is written here, without percent-encoding."""
 
     @classmethod
     def of(cls, scope: WebScope, *, encoding: Encoding) -> Self:
         """Read what ASGI says of it."""
         headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        twice: str | None = None
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            if name not in headers:
+                headers[name] = value
+            elif name in _SINGLE:
+                twice = name
+            else:
+                headers[name] += ("; " if name == "cookie" else ", ") + value
         client, server = scope["client"], scope["server"]
         return cls(
             method="GET" if scope["type"] == "websocket" else scope["method"],
@@ -66,6 +98,8 @@ class HttpCall:
             arrived_at=server[0] if server else None,
             encoding=encoding,
             is_websocket=scope["type"] == "websocket",
+            twice=twice,
+            is_plain=scope["raw_path"] == scope["path"].encode("latin-1", "replace"),
         )
 
 

@@ -19,7 +19,7 @@ from impervious.server.closing import Closing
 from impervious.server.convert import Problem
 from impervious.server.http.exchange import Exchange, RudePeer, whole_answer
 from impervious.server.http.transport import PeerLost, Transport
-from impervious.server.http.websocket import WebsocketExchange, is_upgrade
+from impervious.server.http.websocket import WebsocketExchange, is_upgrade, offered_protocols
 
 logger = logging.getLogger(__name__)
 _limited = LimitedLog(logger)
@@ -184,7 +184,7 @@ class Connection:
             "headers": scope["headers"],
             "client": scope["client"],
             "server": scope["server"],
-            "subprotocols": [],
+            "subprotocols": offered_protocols(request),
             "state": ConnectionState({}),
             "extensions": {"websocket.http.response": {}},
         }

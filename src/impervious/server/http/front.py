@@ -4,13 +4,15 @@ Pages of foreign origins are refused before anything else is looked at, then `au
 as for requests. Streams go to `stream`, all else to the routes.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from grpclib.const import Status
 from hypercorn.typing import ASGISendEvent, Scope
 
-from impervious.errors import ImperviousError
+from impervious.errors import ImperviousError, InvalidArgument
+from impervious.log_limit import LimitedLog
 from impervious.server.convert import Problem, problem
 from impervious.server.guard import Authorizer, BrowserRules, CallFacts, caller
 from impervious.server.http.asgi import (
@@ -23,12 +25,14 @@ from impervious.server.http.asgi import (
     arrived,
     refuse,
 )
-from impervious.server.http.stream import Streams
+from impervious.server.http.stream import POSITION, Streams
 from impervious.wire.json import Encoding
+
+_limited = LimitedLog(logging.getLogger(__name__))
 
 SUBSCRIBE: Final = "/v1/subscribe"
 _STREAM_METHODS: Final = ("GET", "HEAD", "OPTIONS")
-_ALLOWED_HEADERS: Final = b"authorization, content-type, idempotency-key, last-event-id"
+_ALLOWED_HEADERS: Final = b"authorization, cache-control, content-type, idempotency-key, last-event-id"
 _PREFLIGHT_S: Final = b"600"
 """How long a browser need not ask again."""
 
@@ -66,17 +70,24 @@ class Front:
         if scope["type"] == "lifespan":
             raise AssertionError("the doors are opened and closed by their nursery")
         call = HttpCall.of(scope, encoding=self._encoding_at(scope["server"]))
+        origin = call.headers.get("origin")
+        is_cross = origin is not None and self._rules.is_cross_origin(origin)
+        if origin is not None and is_cross:  # before anything is refused: the page is to be able to read why
+            send = _telling_browser(send, origin)
         try:
+            if call.twice is not None:
+                raise InvalidArgument(f"the header {call.twice} is given twice: give it once")
             self._rules.check(call.headers, arrived_at=call.arrived_at)
-            origin = call.headers.get("origin")
-            if origin is not None and self._rules.is_cross_origin(origin):
-                send = _telling_browser(send, origin)
-                if _is_preflight(call):
-                    await answer(send, 204, _preflight_headers(call), b"")
-                    return
+            if is_cross and _is_preflight(call):
+                await answer(send, 204, _preflight_headers(call), b"")
+                return
+            if not call.is_plain:  # one path has one spelling, because proxies and scopes judge by it
+                await refuse(send, not_found(call.path), is_websocket=call.is_websocket)
+                return
             facts = CallFacts(path=call.path, peer=call.peer, metadata=call.headers)
             caller.set(await self._authorizer(facts))
         except ImperviousError as error:
+            _limited.warning("%s: refused: %s", call.peer, error)
             await refuse(send, problem(error, call.path), is_websocket=call.is_websocket)
             return
         await self._pass_on(call, scope, receive, send)
@@ -133,7 +144,11 @@ def _preflight_headers(call: HttpCall) -> Headers:
 
 def _telling_browser(send: Send, origin: str) -> Send:
     """Add to every answer that pages of `origin` may read it."""
-    told: Headers = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+    told: Headers = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", POSITION),
+        (b"vary", b"Origin"),
+    ]
 
     async def tell(event: ASGISendEvent) -> None:
         if event["type"] == "http.response.start":

@@ -65,7 +65,7 @@ def make_routes(
     _add(app, "/readyz", "GET", _readyz(node))
     app.register_error_handler(HTTPException, _foreign_problem)
     app.register_error_handler(Exception, _any_problem)
-    return _with_whole_bodies(app, bodies)
+    return _with_whole_bodies(app, bodies, frozenset(rule.rule for rule in app.url_map.iter_rules()))
 
 
 def _add(app: QuartTrio, route: str, method: str, view: View) -> None:
@@ -180,10 +180,17 @@ def _problem_response(found: Problem) -> Response:
     return _response(found.http_status, found.body)
 
 
-def _with_whole_bodies(app: QuartTrio, bodies: Bodies) -> App:
-    """Hand the application bodies that have arrived whole, and answer for those that do not."""
+def _with_whole_bodies(app: QuartTrio, bodies: Bodies, paths: frozenset[str]) -> App:
+    """Hand the application bodies that have arrived whole, and answer for those that do not.
+
+    Paths are compared here, because Quart takes `//v1/sign` for `/v1/sign`.
+    """
 
     async def with_whole_body(scope: WebScope, receive: Receive, send: Send) -> None:
+        path = arrived.get().path
+        if path not in paths:
+            await refuse(send, not_found(path), is_websocket=False)
+            return
         try:
             body = await bodies.read(arrived.get(), receive)
         except BodyRefused as refused:

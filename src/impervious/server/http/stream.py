@@ -5,6 +5,7 @@ what has come while the client was busy leaves in one write, so the cost of a su
 A client that does not read holds up its own write only: its subscription falls back on the log.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
@@ -192,9 +193,18 @@ async def _leave_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
 def _outlet(call: HttpCall, send: Send) -> Outlet:
     if call.is_websocket:
         return WebsocketOutlet(send)
-    if "text/event-stream" in call.headers.get("accept", "").lower():
+    if _takes_events(call.headers.get("accept", "")):
         return SseOutlet(send)
     return LinesOutlet(send)
+
+
+def _takes_events(accept: str) -> bool:
+    """Whether one of the media types that a client lists is that of server-sent events, and not with weight 0."""
+    for each in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in each.split(";"))
+        if media_type == "text/event-stream":
+            return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 # --- Ways to a client -------------------------------------------------------------------------------------------------

@@ -41,6 +41,12 @@ def is_upgrade(request: h11.Request) -> bool:
     )
 
 
+def offered_protocols(request: h11.Request) -> list[str]:
+    """List the subprotocols that a client offers, in one line or several."""
+    lines = [value.decode("latin-1") for name, value in request.headers if name == b"sec-websocket-protocol"]
+    return [each.strip() for line in lines for each in line.split(",") if each.strip()]
+
+
 def _tokens(request: h11.Request, name: bytes) -> list[bytes]:
     return [token.strip().lower() for each, value in request.headers if each == name for token in value.split(b",")]
 

@@ -12,6 +12,10 @@ _TEXT_FIELDS: Final = frozenset({"msg", "data"})
 """The bytes fields that were text before v0.1.4. Others, such as hashes, are base64 in either encoding."""
 
 
+_OURS: Final = 100
+"""Fields from here on are additions of ours, which mean the same in either encoding."""
+
+
 class Encoding(StrEnum):
     """How `msg` and `data` look: `server.payload_encoding`, or `?encoding=` of one request."""
 
@@ -65,7 +69,7 @@ class Field:
     @property
     def may_be_text(self) -> bool:
         """Whether its bytes are shown as text in one of the encodings."""
-        return self.attribute in _TEXT_FIELDS
+        return self.attribute in _TEXT_FIELDS and self.number < _OURS
 
 
 def fields_of(message_type: type[proto.Message]) -> Iterator[Field]:
