@@ -117,6 +117,43 @@ def test_an_ordinary_invoice_wants_its_address_and_is_paid_once() -> None:
     assert answer(node, paying) is Answer.FAIL
 
 
+@pytest.mark.parametrize("accepts", [True, False])
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [(preimage_of(5).raw, Answer.SETTLE), (preimage_of(6).raw, Answer.FAIL), (b"short", Answer.FAIL)],
+)
+def test_an_ordinary_invoice_takes_a_keysend_that_knows_its_preimage(
+    accepts: bool, record: bytes, expected: Answer
+) -> None:
+    node = receiver(accepts=accepts)
+    invoice = node.invoices.add(
+        payment_hash=preimage_of(5).payment_hash,
+        preimage=preimage_of(5),
+        value=Msat(10),
+        created_s=EPOCH_S,
+        is_keysend=False,
+        payment_addr=b"a" * 32,
+    )
+    paying = replace(GOOD, payment_hash=invoice.payment_hash, onion={PREIMAGE_RECORD: record}, amount=Msat(10))
+    assert answer(node, paying) is expected
+
+
+def test_an_invoice_wants_the_blocks_that_it_says() -> None:
+    node = receiver()
+    invoice = node.invoices.add(
+        payment_hash=preimage_of(5).payment_hash,
+        preimage=preimage_of(5),
+        value=Msat(10),
+        created_s=EPOCH_S,
+        is_keysend=False,
+        payment_addr=b"a" * 32,
+        cltv_expiry=40,
+    )
+    paying = replace(GOOD, payment_hash=invoice.payment_hash, onion={}, payment_addr=b"a" * 32, amount=Msat(10))
+    assert answer(node, replace(paying, expiry_height=HEIGHT + 39)) is Answer.FAIL
+    assert answer(node, replace(paying, expiry_height=HEIGHT + 40)) is Answer.SETTLE
+
+
 def test_a_keysend_record_spoils_the_payment_of_an_invoice() -> None:
     node = receiver()
     invoice = node.invoices.add(

@@ -4,16 +4,22 @@ Fields that our reduced protocol files do not name count too, by their numbers.
 """
 
 import hashlib
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import trio
 from google.protobuf.unknown_fields import UnknownFieldSet
-from tests.sim.face.grpcio_client import KEYSEND, Lnd
+from tests.sim.face.grpcio_client import KEYSEND, Lnd, connect
+from tests.sim.face.serving import on_network
+
+from impervious.sim import SimNetwork
 
 BOLD: Final = 400_000
 
@@ -322,6 +328,7 @@ def _payments(a: Asked) -> None:
         }
     ):
         a.last(f"SendPaymentV2 {name}", "alice", path, keysend(a, **change), "lnrpc.Payment")
+    _keysends_to_an_invoice(a)
     for name, change in cases(
         {
             "and a destination": {"dest": bytes.fromhex(a.pubkeys["carol"])},
@@ -342,6 +349,21 @@ def _payments(a: Asked) -> None:
     a.last("TrackPaymentV2 unknown", "alice", ROUTER + "TrackPaymentV2", track, "lnrpc.Payment")
     track = t("routerrpc.TrackPaymentRequest")(payment_hash=b"x")
     a.last("TrackPaymentV2 short", "alice", ROUTER + "TrackPaymentV2", track, "lnrpc.Payment")
+
+
+def _keysends_to_an_invoice(a: Asked) -> None:
+    """An ordinary invoice takes a keysend only if its record is the preimage (lnd#11024)."""
+    for name, right in (("of its preimage", True), ("of another", False)):
+        preimage = os.urandom(32)
+        invoice = a.type("lnrpc.Invoice")(value=5, r_preimage=preimage)
+        a.ask(f"AddInvoice {name}", "carol", LIGHTNING + "AddInvoice", invoice, ADDED)
+        sent = keysend(
+            a,
+            payment_hash=hashlib.sha256(preimage).digest(),
+            dest_custom_records={KEYSEND: preimage if right else os.urandom(32)},
+        )
+        paid = a.last(f"keysend {name} to an invoice", "alice", ROUTER + "SendPaymentV2", sent, "lnrpc.Payment")
+        a.answers[f"keysend {name}"] = paid.status
 
 
 def _routes(a: Asked) -> None:
@@ -509,3 +531,66 @@ MAINNET: Final = (
     "v3qfegext0eh0ymjpf39tuven09sam30g4vgpfna3rh"
 )
 """BOLT 11, examples: "1 cup coffee"."""
+
+NAMES: Final = ("alice", "bob", "carol")
+RECORDED: Final = Path(__file__).with_name("answers_of_lnd.json")
+"""What came of the table on real lnd nodes; tests/lnd/test_simulated.py holds it to them."""
+
+ONLY_REAL: Final = {
+    # The simulated network has no coins on its chain.
+    "WalletBalance": {"account_balance{}.confirmed_balance", "confirmed_balance", "total_balance"},
+    # A channel_update in a failure: nothing reads it, and simulated policies are never out of date.
+    "SendToRouteV2 for nothing": {"failure.#3"},
+}
+ONLY_SIMULATED: Final = {
+    # It says that it is simulated; the binary under test was built without a tag.
+    "GetVersion": {"commit"},
+    # lnd has it after the first ping, a minute after it connected.
+    "ListPeers": {"peers[].last_ping_payload"},
+}
+
+
+async def ask_simulated(folder: Path) -> Asked:
+    network = SimNetwork(NAMES, ["alice-bob:5000000:3400000", "bob-carol:5000000:3400000"], latency_s=(0, 0))
+    async with on_network(network, folder, *NAMES) as world:
+        lnds = {
+            name: connect(
+                str(world.ports[name]),
+                world.credentials[name].certificate.read_bytes(),
+                world.credentials[name].macaroon.read_bytes().hex(),
+            )
+            for name in NAMES
+        }
+        asked = Asked(lnds, {name: world.lnd(name).pubkey.hex for name in NAMES})
+        with trio.fail_after(120):
+            await trio.to_thread.run_sync(ask_everything, asked)
+    return asked
+
+
+def differences(real: Mapping[str, Got], simulated: Mapping[str, Got]) -> list[str]:
+    """What a program could notice, besides what is excepted above."""
+    found = []
+    for name, one in real.items():
+        other = simulated[name]
+        if one.refusal != other.refusal:
+            found.append(f"{name}: lnd says {one.refusal or 'yes'}, the simulated one {other.refusal or 'yes'}")
+        if missing := one.fields - other.fields - ONLY_REAL.get(name, set()):
+            found.append(f"{name}: only lnd fills {sorted(missing)}")
+        if invented := other.fields - one.fields - ONLY_SIMULATED.get(name, set()):
+            found.append(f"{name}: only the simulated one fills {sorted(invented)}")
+    return found
+
+
+def record(got: Mapping[str, Got], path: Path) -> None:
+    """Write down what came of the table."""
+    rows = {name: {"fields": sorted(each.fields), "refusal": each.refusal} for name, each in got.items()}
+    path.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def recorded() -> dict[str, Got]:
+    """What came of the table on real lnd nodes."""
+    rows = json.loads(RECORDED.read_text("utf-8"))
+    return {
+        name: Got(fields=frozenset(row["fields"]), refusal=tuple(row["refusal"]) if row["refusal"] else None)
+        for name, row in rows.items()
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.sim.face.asked import ask_simulated, differences, recorded
 from tests.sim.face.serving import served
 
 ROOT = Path(__file__).parents[3]
@@ -40,3 +41,8 @@ async def test_a_grpcio_client_finds_what_it_knows_from_lnd(tmp_path: Path) -> N
         "unknown": 12,
         "too big": 2,
     }
+
+
+async def test_a_table_of_calls_comes_out_as_it_did_on_lnd(tmp_path: Path) -> None:
+    asked = await ask_simulated(tmp_path)
+    assert differences(recorded(), asked.got) == []

@@ -1,7 +1,9 @@
 """What a node does with an HTLC that ends at it (lnd invoiceregistry.go processKeySend, update.go updateLegacy).
 
-All refusals look the same to the sender. A keysend invoice that is settled takes further HTLCs with the same preimage,
-silently: whoever forwarded the first knows the preimage and may append records that its sender never wrote.
+A keysend record counts only if its preimage is that of the hash, whether the node accepts keysends or has an ordinary
+invoice with that hash. All refusals look the same to the sender. A keysend invoice that is settled takes further HTLCs
+with the same preimage, silently: whoever forwarded the first knows the preimage and may append records that its sender
+never wrote.
 """
 
 from dataclasses import dataclass
@@ -77,8 +79,13 @@ def decide(node: Node, htlc: Incoming, *, height: int) -> Answer:
         return Answer.FAIL
     if htlc.expiry_height < height + FINAL_CLTV_REJECT_DELTA:
         return Answer.FAIL
-    if not invoice.is_keysend and (htlc.payment_addr != invoice.payment_addr or invoice.settle_index):
+    if not invoice.is_keysend and htlc.expiry_height < height + invoice.cltv_expiry:
         return Answer.FAIL
+    if htlc.payment_addr:
+        if invoice.is_keysend or htlc.payment_addr != invoice.payment_addr or invoice.settle_index:
+            return Answer.FAIL
+    elif not invoice.is_keysend and _preimage(htlc) is None:
+        return Answer.FAIL  # only whoever knows the preimage may do without the address (lnd#11024)
     if invoice.state is InvoiceState.SETTLED:
         return Answer.SETTLE
     held = node.keysend_hold_s > 0 if invoice.is_keysend else invoice.preimage is None
