@@ -1,6 +1,7 @@
 """The outbox: what is done to one message, or one part, is done to no other."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -10,6 +11,7 @@ from tests.conftest import inline
 from tests.store.still import Still
 
 from impervious.model import (
+    Event,
     MessageId,
     MessageState,
     NodePubkey,
@@ -135,6 +137,9 @@ async def test_sums_are_of_one_message_and_of_what_was_or_may_be_paid(two: Store
     assert await two.read(sums) == (paid, 1_000 + 300 + 1_001 + 7 + 1_002 + 300)
     await two.write(lambda tx: outbox.bury_part(tx, PARTS[ONE][2].payment_hash))
     assert await two.read(sums) == (paid, 1_000 + 300 + 1_001 + 7)
+    await two.write(lambda tx: outbox.settle_part(tx, PARTS[ONE][0].payment_hash, Msat(5)))
+    both = outbox.Totals(settled_parts=2, amount=Msat(2_001), fee=Msat(12))
+    assert await two.read(sums) == (both, 2_013)
 
 
 async def test_a_header_is_one_messages(two: Store) -> None:
@@ -220,3 +225,104 @@ async def test_of_debts_the_longest_waiting_come_first(store: Store, wall: Still
         at_ms = wall() - (5, 7, 6)[position]
         await store.write(partial(outbox.keep_debt, message_id=message_id, outcome="why", retry_ms=at_ms))
     assert [each.id for each in await store.read(lambda tx: outbox.due_debts(tx, limit=2))] == [TWO, THREE]
+
+
+async def test_news_of_the_outbox_wakes_who_sends(tmp_path: Path, wall: Still) -> None:
+    woken: list[str] = []
+
+    def heard(_events: Sequence[Event], wakes: AbstractSet[str]) -> None:
+        woken.extend(wakes)
+
+    async with open_store(tmp_path / "imp.db", on_commit=heard, now_ms=wall, run_sync=inline) as store:
+        await store.write(lambda tx: add(tx, ONE, deadline_ms=None))
+        assert woken == ["outbound"]
+        await store.write(lambda tx: outbox.keep_debt(tx, ONE, "why", retry_ms=0))
+        assert woken == ["outbound"]
+        await store.write(lambda tx: outbox.reopen(tx, ONE, [part(MessageId(int=9), 0)], order=8))
+        assert woken == ["outbound", "outbound"]
+
+
+async def test_only_open_messages_of_a_later_time_get_more_of_it(two: Store, wall: Still) -> None:
+    wall.offset_ms += 1_000
+    await two.write(lambda tx: add(tx, THREE))
+    before_ms = wall() - 1_000
+
+    async def deadlines() -> list[int | None]:
+        return [(await load(two, each))[0].deadline_ms for each in (ONE, TWO, THREE)]
+
+    await two.write(lambda tx: outbox.postpone(tx, accepted_after_ms=before_ms, step_ms=100))
+    assert await deadlines() == [5, None, 105]
+    await two.write(lambda tx: outbox.set_signed(tx, THREE, header=b"h", signature=b"s"))
+    await two.write(lambda tx: outbox.postpone(tx, accepted_after_ms=before_ms - 1, step_ms=100))
+    assert await deadlines() == [105, None, 205]
+    await two.write(lambda tx: outbox.finish(tx, THREE, FAILED, "{}"))
+    await two.write(lambda tx: outbox.postpone(tx, accepted_after_ms=0, step_ms=100))
+    assert await deadlines() == [205, None, 205]
+
+
+async def test_progress_and_ranges_are_one_messages(two: Store) -> None:
+    async def progress(message_id: MessageId) -> str | None:
+        row = await two.read(lambda tx: tx.one("SELECT progress FROM outbound WHERE id = ?", message_id.bytes))
+        assert row is not None
+        found: str | None = row[0]
+        return found
+
+    await two.write(lambda tx: outbox.set_progress(tx, ONE, "{}"))
+    assert (await progress(ONE), await progress(TWO)) == ("{}", None)
+    assert await two.read(lambda tx: outbox.ranges(tx, ONE)) == 3
+    await two.write(lambda tx: outbox.bury_part(tx, PARTS[ONE][2].payment_hash))
+    smaller = [part(MessageId(int=9), 2), part(MessageId(int=9), 4)]
+    await two.write(lambda tx: outbox.add_parts(tx, ONE, smaller))
+    assert await two.read(lambda tx: outbox.ranges(tx, ONE)) == 4
+    assert await two.read(lambda tx: outbox.ranges(tx, TWO)) == 3
+
+
+async def test_what_ended_long_ago_is_forgotten_the_oldest_first(store: Store, wall: Still) -> None:
+    for message_id in (ONE, TWO, THREE):
+        await store.write(partial(add, message_id=message_id, deadline_ms=None))
+        wall.offset_ms += 10
+    for message_id in (TWO, ONE):
+        await store.write(partial(outbox.finish, message_id=message_id, state=DELIVERED, outcome="{}"))
+
+    async def forget(before_ms: int, parts: int) -> int:
+        return await store.write(lambda tx: outbox.forget_ended(tx, before_ms=before_ms, parts=parts))
+
+    async def left() -> list[bool]:
+        return [await store.read(partial(outbox.state, message_id=each)) is not None for each in (ONE, TWO, THREE)]
+
+    assert await forget(wall() - 30, 99) == 0, "the first is not older"
+    assert await forget(wall(), 4) == 1
+    assert await left() == [False, True, True]
+    assert await states(store, ONE) == []
+    assert await states(store, TWO) == ["dead"] * 3
+    await store.write(lambda tx: outbox.keep_debt(tx, THREE, "why", retry_ms=0))
+    assert await forget(wall(), 99) == 1
+    assert await left() == [False, False, True], "a debt is kept"
+    assert await states(store, THREE) == ["dead"] * 3
+
+
+async def test_a_database_is_one_nodes(store: Store) -> None:
+    assert await store.read(outbox.identity) is None
+    for pubkey in (ANN, BEN):
+        await store.write(partial(outbox.set_identity, pubkey=pubkey))
+        assert await store.read(outbox.identity) == pubkey
+
+
+async def test_an_answer_knows_what_it_answers(store: Store) -> None:
+    message = OutboundMessage(
+        id=ONE, recipient=ANN, service_type=ServiceType("vpn"), payload=b"x", amount=Msat(1_000), reply_to=TWO
+    )
+    await store.write(
+        lambda tx: outbox.add(tx, message, [], record_type=RecordType(200_000), order=1, deadline_ms=None)
+    )
+    assert (await load(store, ONE))[0].message == message
+
+
+async def test_a_debt_that_is_due_keeps_its_place(store: Store, wall: Still) -> None:
+    for message_id, due_ms in ((ONE, wall() + 9), (TWO, wall() - 9), (THREE, wall() - 5)):
+        await store.write(partial(add, message_id=message_id, deadline_ms=None))
+        await store.write(partial(outbox.settle_part, payment_hash=PARTS[message_id][0].payment_hash, fee=Msat(1)))
+        await store.write(partial(outbox.keep_debt, message_id=message_id, outcome="why", retry_ms=due_ms))
+        assert await states(store, message_id) == ["settled", "dead", "dead"]
+    await store.write(outbox.hasten_debts)
+    assert [each.id for each in await store.read(lambda tx: outbox.due_debts(tx, limit=9))] == [TWO, THREE, ONE]

@@ -13,7 +13,14 @@ from tests.services.lightning.market import FEE, Market, left_open, spent, told
 from tests.walks import detail, everything, stage
 from trio.testing import MockClock
 
-from impervious.errors import AlreadyPaying, FailedPrecondition, NodeRefused, NodeUnavailable, StoreFull
+from impervious.errors import (
+    AlreadyPaying,
+    FailedPrecondition,
+    NodeRefused,
+    NodeUnavailable,
+    PaymentFailed,
+    StoreFull,
+)
 from impervious.model import Payment, PaymentHash, Preimage
 from impervious.service import ServiceTx
 from impervious.services.lightning import LightningService, asking
@@ -270,6 +277,57 @@ async def test_a_full_disk_delays_the_end_and_loses_nothing(
     assert await spent(market.alice) == 5000 + FEE
     await trio.sleep(5)
     assert (calls, await left_open(market.alice), await told(market.alice)) == (6, 0, [])
+
+
+async def test_what_is_begun_anew_stays_open_whatever_is_still_to_be_stored_of_the_payment_before(
+    market: Market, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """The caller has its failure before that is stored, and may pay again at once: the two share a hash."""
+    context, calls, carol = market.buyer.context, 0, market.where.network.lnd("carol")
+    transaction = context.transaction
+
+    async def full(effect: Callable[[ServiceTx], object]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # of the first payment: its intent, its cost, its end
+            raise StoreFull("the disk is full")
+        return await transaction(effect)
+
+    text, payment_hash = await market.ask()
+    carol.cancel_invoice(payment_hash)
+    monkeypatch.setattr(context, "transaction", full)
+    with pytest.raises(PaymentFailed):
+        await market.buyer.pay(text)
+    assert await left_open(market.alice) == 1
+    carol.delay_arrivals(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_failure, market, text)
+        await trio.sleep(10)
+        assert calls == 5, "the first one's end is stored, and the second one's intent"
+        assert await left_open(market.alice) == 1, "which is under way"
+        assert await spent(market.alice) > 0
+    assert (await left_open(market.alice), await spent(market.alice)) == (0, 0)
+
+
+async def expect_failure(market: Market, text: str) -> None:
+    with pytest.raises(PaymentFailed):
+        await market.buyer.pay(text)
+
+
+async def test_an_end_closes_one_payment_and_one_reservation(market: Market, autojump_clock: MockClock) -> None:
+    carol = market.where.network.lnd("carol")
+    slow, _ = await market.ask(7)
+    quick, _ = await market.ask(9)
+    carol.delay_arrivals(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(market.buyer.pay, slow)
+        await trio.sleep(1)
+        carol.delay_arrivals(0)
+        await market.buyer.pay(quick)
+        assert await left_open(market.alice) == 1
+        assert await spent(market.alice) == 9_000 + FEE + 7_000 + 10_000
+    assert await left_open(market.alice) == 0
+    assert await spent(market.alice) == 16_000 + 2 * FEE
 
 
 async def test_a_disk_that_is_full_before_pays_nothing(

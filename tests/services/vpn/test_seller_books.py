@@ -124,3 +124,11 @@ async def test_accounts_that_do_not_add_up_cannot_be_kept(context: ServiceContex
     assert row == (START_MS, "n1", 97_000, 3000)
     with pytest.raises(dbapi2.IntegrityError):
         await context.transaction(lambda tx: tx.run("UPDATE vpn_entry SET kept_msat = 0"))
+
+
+async def test_contracts_are_listed_the_latest_first(context: ServiceContext) -> None:
+    for number, (nonce, paid_ms) in enumerate((("b", 2), ("c", 3), ("d", 1), ("a", 2))):
+        address, key = ip_address(f"10.0.0.{number + 2}"), private_key(number + 20).public
+        await keep_sold(context, replace(SOLD, nonce=nonce, paid_ms=paid_ms, address=address, key=key))
+    listed = await context.read(lambda tx: SqlSellerBooks(tx).everything())
+    assert [each.nonce for each in listed] == ["c", "a", "b", "d"]
