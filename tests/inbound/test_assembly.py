@@ -17,7 +17,7 @@ from impervious.errors import Malformed
 from impervious.inbound import arrival, assembly, turns
 from impervious.inbound.arrival import Foreign, PartArrived, RawArrived, Rejected
 from impervious.inbound.assembly import Refused, joined
-from impervious.model import NodePubkey, PaymentHash, RecordType, ServiceType
+from impervious.model import EventKind, NodePubkey, PaymentHash, RecordType, ServiceType
 from impervious.store import Store, Tx, inbox, log, open_store
 from impervious.store.inbox import Complete
 from impervious.units import Msat
@@ -212,7 +212,10 @@ async def test_strangers_share_one_pool(store: Store, monkeypatch: pytest.Monkey
 
     await store.write(flood)
     assert await store.read(lambda tx: tx.number("SELECT count(*) FROM assembly")) == 10
-    assert await store.read(log.newest) == 0  # nobody to tell about
+    events = await store.read(lambda tx: log.public_events(tx, after=0, limit=9))
+    assert [event.kind for event in events] == [EventKind.QUARANTINED] * 5
+    assert [event.amount for event in events] == [1000] * 5
+    assert await store.read(lambda tx: tx.all("SELECT value FROM quarantine")) == [(b"a" * 900,)] * 5
 
 
 # --- Turns ------------------------------------------------------------------------------------------------------------

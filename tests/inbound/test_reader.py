@@ -21,7 +21,17 @@ from impervious.errors import NodeRefused, NodeUnavailable, StoreError, StoreFul
 from impervious.hub import Hub
 from impervious.inbound.reader import BATCH, Inbound, InboundPolicy
 from impervious.inbound.turns import Show, as_it_is
-from impervious.model import Event, InvoiceCursor, InvoiceNews, NodeInfo, RecordType, ServiceType, SettledInvoice, Shown
+from impervious.model import (
+    Event,
+    EventKind,
+    InvoiceCursor,
+    InvoiceNews,
+    NodeInfo,
+    RecordType,
+    ServiceType,
+    SettledInvoice,
+    Shown,
+)
 from impervious.store import Store, Tx, inbox, log, open_store
 from impervious.store.inbox import Complete
 from impervious.wire import envelope
@@ -105,6 +115,9 @@ class Reading:
             await trio.sleep(300)
 
     async def shown(self) -> list[Event]:
+        return [event for event in await self.events() if event.kind is not EventKind.QUARANTINED]
+
+    async def events(self) -> list[Event]:
         return await self.store.read(lambda tx: log.public_events(tx, after=0, limit=1000))
 
     async def quarantined(self) -> list[str]:

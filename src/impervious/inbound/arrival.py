@@ -10,11 +10,15 @@ from typing import Final, TypeAlias
 
 from impervious.errors import Malformed, Unverified
 from impervious.model import NodePubkey, RecordType, ServiceType, SettledInvoice
+from impervious.units import Msat
 from impervious.wire import envelope, lnd_signature
 from impervious.wire.envelope import Envelope, SignedHeader
 
 MAX_AGE_MS: Final = 7 * 86_400_000
 """Between the sender's clock and the settlement, either way; not counted to now, because we may be catching up."""
+
+MIN_AMOUNT: Final = Msat(1000)
+"""What every part brings: a satoshi is what it costs at least to have anything stored here as a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Rejected:
     """It claims to be ours and is not, or cannot be read."""
 
     record_type: RecordType | None
+    service_type: ServiceType | None
     value: bytes
     reason: str
     error: BaseException | None = None
@@ -68,7 +73,7 @@ Arrival: TypeAlias = PartArrived | RawArrived | Rejected | Foreign
 def read(invoice: SettledInvoice, local: Local) -> Arrival:
     """Say what a settled invoice is."""
     if invoice.unreadable:
-        return Rejected(record_type=None, value=b"", reason=invoice.unreadable)
+        return Rejected(record_type=None, service_type=None, value=b"", reason=invoice.unreadable)
     if not invoice.is_keysend:
         return Foreign()
     ours = sorted(kind for kind in invoice.records if kind in local.services)
@@ -77,6 +82,9 @@ def read(invoice: SettledInvoice, local: Local) -> Arrival:
     record_type = RecordType(next((kind for kind in ours if envelope.is_envelope(invoice.records[kind])), ours[0]))
     value = invoice.records[record_type]
     service_type = local.services[record_type]
+    if invoice.amount < MIN_AMOUNT:
+        reason = f"it brought {invoice.amount} msat; every part of a message brings at least {MIN_AMOUNT}"
+        return Rejected(record_type=record_type, service_type=service_type, value=value, reason=reason)
     if not envelope.is_envelope(value):
         return RawArrived(record_type=record_type, service_type=service_type, data=value)
     try:
@@ -86,7 +94,7 @@ def read(invoice: SettledInvoice, local: Local) -> Arrival:
         elif part.offset + len(part.payload) > local.max_bytes:
             raise Malformed("the part ends beyond message.max_bytes")
     except (Malformed, Unverified) as error:
-        return Rejected(record_type=record_type, value=value, reason=str(error))
+        return Rejected(record_type=record_type, service_type=service_type, value=value, reason=str(error))
     return PartArrived(record_type=record_type, service_type=service_type, envelope=part)
 
 

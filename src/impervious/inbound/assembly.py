@@ -17,7 +17,7 @@ from impervious.inbound import turns
 from impervious.inbound.arrival import Local, PartArrived
 from impervious.inbound.boundary import run_contained
 from impervious.inbound.turns import Show, as_it_is
-from impervious.model import STATUS, EventKind, NewEvent, NodePubkey, SettledInvoice
+from impervious.model import STATUS, EventKind, NewEvent, NodePubkey, PaymentHash, SettledInvoice
 from impervious.store import Tx, hints, inbox
 from impervious.store.inbox import Assembly, Complete
 from impervious.units import Msat, sat_credited
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 INCOMPLETE_TTL_MS: Final = 24 * 3_600_000
 """How long a message may lack parts."""
+MAX_KEPT_BYTES: Final = 65_536
+"""Kept in quarantine of parts without a header."""
 EXPIRED_TOGETHER: Final = 64
 """Messages given up in one transaction: everything that arrives waits for it."""
 
@@ -38,6 +40,9 @@ class Refused:
     sender: NodePubkey
     order: int
     reason: str
+    data: bytes = b""
+    amount: Msat = Msat(0)
+    """What came with it, all parts together."""
 
 
 def add_part(tx: Tx, invoice: SettledInvoice, arrived: PartArrived, *, active: bool) -> Complete | Refused | None:
@@ -56,6 +61,15 @@ def add_part(tx: Tx, invoice: SettledInvoice, arrived: PartArrived, *, active: b
     key = (arrived.record_type, part.message_id)
     if inbox.was_seen(tx, part.message_id, by=signed.header.sender if signed else None):
         inbox.count(tx, "duplicate_parts")
+        inbox.quarantine(
+            tx,
+            invoice.payment_hash,
+            "a part of a message that was dealt with before",
+            record_type=None,
+            value=part.payload,
+            amount=invoice.amount,
+            service_type=arrived.service_type,
+        )
         return None
     known = inbox.assembly(tx, *key)
     if signed and known is None and len(part.payload) == signed.header.total_bytes:
@@ -90,10 +104,11 @@ def _whole(
 ) -> Complete | Refused:
     inbox.mark_seen(tx, header.sender, arrived.envelope.message_id)
     if hashlib.sha256(data).digest() != header.payload_sha256:
-        return Refused(sender=header.sender, order=header.order, reason="the payload is not the signed one")
+        reason = "the payload is not the signed one"
+        return Refused(sender=header.sender, order=header.order, reason=reason, data=data, amount=amount)
     if amount < header.amount:
         reason = f"{amount} msat came, {header.amount} were signed"
-        return Refused(sender=header.sender, order=header.order, reason=reason)
+        return Refused(sender=header.sender, order=header.order, reason=reason, data=data, amount=amount)
     if header.hints:
         hints.remember(tx, header.sender, header.hints)
     return Complete(
@@ -161,9 +176,19 @@ def _give_up_contained(tx: Tx, local: Local, found: Assembly, show: Show) -> Non
 
 def give_up(tx: Tx, local: Local, found: Assembly, show: Show = as_it_is) -> None:
     """Forget an incomplete message; if its sender is known, say so on the stream and let later ones have their turn."""
+    kept = b"" if found.header else b"".join(inbox.fragments_within(tx, found.record_type, found.id, MAX_KEPT_BYTES))
     inbox.drop_assembly(tx, found.record_type, found.id)
     inbox.count(tx, "expired_messages")
     if found.header is None:
+        inbox.quarantine(
+            tx,
+            PaymentHash(found.id.bytes),
+            "parts of a message whose header did not come",
+            record_type=None,
+            value=kept,
+            amount=found.amount,
+            service_type=local.services.get(found.record_type),
+        )
         return
     inbox.mark_seen(tx, found.header.sender, found.id)  # what comes late must not begin it again
     service_type = local.services[found.record_type]

@@ -7,8 +7,8 @@ again.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NoReturn, TypeVar
 from uuid import UUID
@@ -16,11 +16,11 @@ from uuid import UUID
 import trio
 
 from impervious.backoff import delays_s
-from impervious.containment import is_containable, printable, reason_of
+from impervious.containment import is_containable, reason_of
 from impervious.errors import Malformed, NodeRefused, NodeUnavailable, StoreFull, Unverified
 from impervious.hub import Hub
-from impervious.inbound import arrival, assembly, turns
-from impervious.inbound.arrival import Arrival, Foreign, Local, PartArrived, RawArrived, Rejected
+from impervious.inbound import arrival, assembly, quarantine, turns
+from impervious.inbound.arrival import Arrival, Local, PartArrived, RawArrived, Rejected
 from impervious.inbound.assembly import Refused
 from impervious.inbound.boundary import ends_the_node, run_contained
 from impervious.inbound.turns import Show, as_it_is
@@ -28,6 +28,7 @@ from impervious.model import Event, EventKind, InvoiceNews, NewEvent, RecordType
 from impervious.node import PaymentNode
 from impervious.store import Store, Tx, inbox, settled
 from impervious.store.inbox import Complete
+from impervious.store.quarantine import Quarantined, wanted
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ T = TypeVar("T")
 BATCH: Final = 64
 """Invoices that share a transaction at most: verifying them takes 4 ms."""
 EXPIRE_EVERY_S: Final = 600.0
+RELEASE_EVERY_S: Final = 5.0
+"""Between looks at what the operator wants released: one read of an index that is mostly empty."""
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
 
@@ -75,6 +78,7 @@ class Inbound:
         self._show = show
         self._caught_up = trio.Event()
         self._local: Local | None = None
+        self._lines = quarantine.Lines()
 
     async def wait_caught_up(self) -> None:
         """Wait until everything that settled while we were away is in the log."""
@@ -90,6 +94,7 @@ class Inbound:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._release_held)
             nursery.start_soon(self._expire_incomplete)
+            nursery.start_soon(self._release_wanted)
             await self._read_forever()
         raise AssertionError("reading never ends by itself")  # pragma: no cover
 
@@ -140,8 +145,7 @@ class Inbound:
             inbox.set_invoice_cursor(tx, batch[-1].cursor)
             return tx.events[before:]
 
-        for event in await self._store.write(store):
-            _log_received(event)
+        self._log_written(await self._store.write(store))
         if len(arrived) < len(batch):  # one of the news said: that was everything
             self._caught_up.set()
 
@@ -155,7 +159,7 @@ class Inbound:
             error = what.error
         if not isinstance(error, Malformed | Unverified):
             logger.error("invoice %s: put into quarantine", invoice.payment_hash.hex(), exc_info=error)
-        _put_aside(tx, invoice, what, reason)
+        quarantine.put_aside(tx, invoice, what, reason)
 
     def _apply_new(self, tx: Tx, invoice: SettledInvoice, what: Arrival, local: Local) -> None:
         if inbox.is_new_invoice(tx, invoice.payment_hash):
@@ -177,9 +181,20 @@ class Inbound:
             turns.skip(tx, signed.header.sender, signed.header.void_orders, self._show)
         whole = assembly.add_part(tx, invoice, part, active=part.service_type in self._policy.active)
         if isinstance(whole, Complete):
+            if whole.service_type is None:
+                off = f"the service {part.service_type} is switched off"
+                turns.put_aside(tx, replace(whole, service_type=part.service_type), off)
             turns.take_turn(tx, whole, self._show)
         elif isinstance(whole, Refused):
-            _quarantine(tx, invoice, part, whole.reason)
+            inbox.quarantine(
+                tx,
+                invoice.payment_hash,
+                whole.reason,
+                record_type=None,
+                value=whole.data,
+                amount=whole.amount,
+                service_type=part.service_type,
+            )
             turns.skip(tx, whole.sender, [whole.order], self._show)
         else:
             assembly.enforce_limits(tx, local, signed.header.sender if signed else None, self._show)
@@ -220,12 +235,52 @@ class Inbound:
     def _expire(self, tx: Tx) -> bool:
         return self._local is not None and assembly.expire(tx, self._local, self._show)
 
+    async def _release_wanted(self) -> NoReturn:
+        """Release what the operator wants released of the quarantine: another process says so, in the database."""
+        await self._caught_up.wait()
+        while True:
+            if await self._is_wanted():
+                await self._patiently(lambda tx: quarantine.release(tx, self._read_again))
+            else:
+                self._lines.flush(trio.current_time())
+                await trio.sleep(RELEASE_EVERY_S)
+
+    def _read_again(self, tx: Tx, found: Quarantined) -> None:
+        message, local = quarantine.message_of(found), self._local
+        if local is None:
+            raise Malformed("this node does not know yet who it is")
+        if message is None:
+            invoice = quarantine.invoice_of(found)
+            self._apply(tx, invoice, _read(invoice, local), local)
+        elif message.service_type in self._policy.active:
+            turns.show_message(tx, message, self._show)
+        else:
+            raise Malformed(f"the service {message.service_type} is still switched off")
+
+    async def _is_wanted(self) -> bool:
+        try:
+            return bool(await self._store.read(partial(wanted, limit=1)))
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            if ends_the_node(error):
+                raise
+            logger.exception("what is to be released waits")
+            return False
+
     async def _patiently(self, work: Callable[[Tx], T]) -> T:
         """Write, waiting while the disk is full; a mistake is logged, and tried again."""
+
+        def store(tx: Tx) -> tuple[T, Sequence[Event]]:
+            before = len(tx.events)
+            return work(tx), tx.events[before:]
+
         delays = self._delays()
         while True:
             try:
-                return await self._store.write(work)
+                result, events = await self._store.write(store)
+                self._log_written(events)
+                return result
             except StoreFull as error:
                 logger.warning("held messages wait: %s", error)
             except trio.Cancelled:
@@ -235,6 +290,13 @@ class Inbound:
                     raise
                 logger.exception("held messages wait")
             await trio.sleep(next(delays))
+
+    def _log_written(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if event.kind is EventKind.QUARANTINED:
+                self._lines.write(event, trio.current_time())
+            else:
+                _log_received(event)
 
 
 def _read(invoice: SettledInvoice, local: Local) -> Arrival:
@@ -246,7 +308,10 @@ def _read(invoice: SettledInvoice, local: Local) -> Arrival:
             raise
         record_type = next((kind for kind in local.services if kind in invoice.records), None)
         value = b"" if record_type is None else invoice.records[record_type]
-        return Rejected(record_type=record_type, value=value, reason=reason_of(error), error=error)  # noqa: ASYNC104
+        service_type = None if record_type is None else local.services[record_type]
+        return Rejected(  # noqa: ASYNC104
+            record_type=record_type, service_type=service_type, value=value, reason=reason_of(error), error=error
+        )
 
 
 def _ready(news: trio.MemoryReceiveChannel[InvoiceNews], limit: int) -> list[InvoiceNews]:
@@ -258,30 +323,6 @@ def _ready(news: trio.MemoryReceiveChannel[InvoiceNews], limit: int) -> list[Inv
         except (trio.WouldBlock, trio.EndOfChannel):
             break
     return taken
-
-
-def _put_aside(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str) -> None:
-    """Mark an invoice as processed and put it into quarantine; if that fails, the node's log alone names it."""
-    mark = partial(inbox.is_new_invoice, tx, invoice.payment_hash)
-    keep = partial(_quarantine, tx, invoice, what, reason)
-    keep_hash = partial(_quarantine, tx, invoice, Foreign(), reason)  # if its bytes are what cannot be stored
-    unmarked = run_contained(tx, mark)
-    error = run_contained(tx, keep) and run_contained(tx, keep_hash)
-    for each in (unmarked, error):
-        if each is not None:
-            logger.error("invoice %s: cannot be put into quarantine", invoice.payment_hash.hex(), exc_info=each)
-
-
-def _quarantine(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str) -> None:
-    record_type, value = None, b""
-    if isinstance(what, PartArrived):
-        record_type, value = what.record_type, invoice.records[what.record_type]
-    elif isinstance(what, RawArrived):
-        record_type, value = what.record_type, what.data
-    elif isinstance(what, Rejected):
-        record_type, value = what.record_type, what.value
-    reason = printable(reason)
-    inbox.quarantine(tx, invoice.payment_hash, reason, record_type=record_type, value=value, amount=invoice.amount)
 
 
 def _log_received(event: Event) -> None:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from impervious.containment import reason_of
 from impervious.inbound.boundary import run_contained
-from impervious.model import EventKind, NewEvent, NodePubkey, ServiceType, Shown
+from impervious.model import EventKind, NewEvent, NodePubkey, PaymentHash, ServiceType, Shown
 from impervious.store import Tx, inbox, order
 from impervious.store.inbox import Complete
 from impervious.store.order import Waiting
@@ -26,6 +26,7 @@ MAX_ORDER: Final = 2**63 - 1
 """The largest order that a header can have, and an integer of SQLite."""
 BROKEN_RETRY_MS: Final = 600_000
 """What can neither be shown nor put aside is tried again after this."""
+DROPPED: Final = "its service shows nothing of it: no answer to a request of this node, or not of its format"
 RELEASED_TOGETHER: Final = 64
 """Senders looked at in one transaction: everything that arrives waits for it."""
 
@@ -126,7 +127,30 @@ def due_ms(first: Waiting) -> int:
 
 
 def _show(tx: Tx, message: Complete, show: Show) -> None:
-    if message.service_type is None:
+    """Show a message; one at which that fails goes into quarantine, and those that wait behind it do not."""
+    error = run_contained(tx, partial(show_message, tx, message, show))
+    if error is not None:
+        logger.error("message %s of %s: put into quarantine", message.id, message.sender, exc_info=error)
+        put_aside(tx, message, reason_of(error))
+
+
+def put_aside(tx: Tx, message: Complete, reason: str) -> None:
+    """Put a verified message into quarantine."""
+    inbox.quarantine(
+        tx,
+        PaymentHash(message.id.bytes),
+        reason,
+        record_type=None,
+        value=message.data,
+        amount=message.amount,
+        service_type=message.service_type,
+        message=message,
+    )
+
+
+def show_message(tx: Tx, message: Complete, show: Show) -> None:
+    """Write a message into the log as its service shows it, or into quarantine if its service shows nothing of it."""
+    if message.service_type is None:  # the reader has put it aside
         inbox.count(tx, "ignored_messages")
         return
     shown = show(tx, message.service_type, message)
@@ -134,6 +158,7 @@ def _show(tx: Tx, message: Complete, show: Show) -> None:
         return
     if shown is None:
         inbox.count(tx, "dropped_messages")
+        put_aside(tx, message, DROPPED)
         return
     tx.emit(
         NewEvent(

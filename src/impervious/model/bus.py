@@ -19,6 +19,8 @@ class EventKind(Enum):
     """The end of one of our own calls."""
     PROGRESS = "progress"
     """A call of ours that has not ended waits, and why: on streams that ask for version 2 only."""
+    QUARANTINED = "quarantined"
+    """A payment that could not be shown as what it claims to be: on streams that ask for version 2 only."""
     PAYMENT = "payment"
     """An invoice was paid, or a keysend of somebody else's protocol came."""
     NOTICE = "notice"

@@ -1,11 +1,22 @@
 """What has arrived and is not yet shown: parts, held messages, quarantine, and the keys that make each count once."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from impervious.model import InvoiceCursor, MessageId, NodePubkey, PaymentHash, RecordType, ServiceType
+from impervious.model import (
+    EventKind,
+    InvoiceCursor,
+    MessageId,
+    NewEvent,
+    NodePubkey,
+    PaymentHash,
+    RecordType,
+    ServiceType,
+)
+from impervious.store.settled import PAYMENTS
 from impervious.store.transaction import Row, Tx
 from impervious.units import Msat
 from impervious.wire import envelope
@@ -196,6 +207,18 @@ def fragments(tx: Tx, record_type: RecordType, message_id: MessageId) -> list[tu
     return [(row[0], row[1]) for row in rows]
 
 
+def fragments_within(tx: Tx, record_type: RecordType, message_id: MessageId, max_bytes: int) -> list[bytes]:
+    """Return the bytes of a message's first parts, as many as fit, without regard to gaps."""
+    rows = tx.all(
+        "SELECT payload FROM (SELECT payload, sum(length(payload)) OVER (ORDER BY position) AS size FROM fragment"
+        " WHERE record_type = ? AND id = ?) WHERE size <= ?",
+        record_type,
+        message_id.bytes,
+        max_bytes,
+    )
+    return [row[0] for row in rows]
+
+
 def drop_assembly(tx: Tx, record_type: RecordType, message_id: MessageId) -> None:
     """Forget an incomplete message and its parts."""
     tx.run("DELETE FROM assembly WHERE record_type = ? AND id = ?", record_type, message_id.bytes)
@@ -248,18 +271,40 @@ class Complete:
 
 
 def quarantine(
-    tx: Tx, payment_hash: PaymentHash, reason: str, *, record_type: RecordType | None, value: bytes, amount: Msat
+    tx: Tx,
+    payment_hash: PaymentHash,
+    reason: str,
+    *,
+    record_type: RecordType | None,
+    value: bytes,
+    amount: Msat,
+    service_type: ServiceType | None = None,
+    message: Complete | None = None,
+    settled_ms: int | None = None,
+    event: bool = True,
 ) -> None:
-    """Keep what is no message of anybody, the newest of it, for the operator to look at.
+    """Keep what is paid and not shown, the newest of it, for the operator to look at and to release, and say so.
 
     Each row says how many bytes came up to it, so that what goes is a range: each row costs one insertion and one
     deletion, however many there are.
+
+    Args:
+      tx: the transaction.
+      payment_hash: of the payment; of the last one, if there were several.
+      reason: why it is not shown.
+      record_type: of the record that `value` is the value of; None: `value` is what a message says, or nothing.
+      value: the bytes.
+      amount: what came with it.
+      service_type: which service it is for, if that is known.
+      message: the verified message that it is, if it is one; `value` is its data.
+      settled_ms: when it was paid, in milliseconds since 1970; None: now.
+      event: whether to say so as an event.
     """
     size = len(value) + QUARANTINE_OVERHEAD
     through = tx.number("SELECT through_bytes FROM quarantine ORDER BY number DESC LIMIT 1") + size
-    tx.run(
-        "INSERT INTO quarantine (payment_hash, reason, record_type, value, amount_msat, at_ms, through_bytes)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+    number = tx.insert(
+        "INSERT INTO quarantine (payment_hash, reason, record_type, value, amount_msat, at_ms, through_bytes,"
+        " service_type, sender, message_id, sent_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         payment_hash,
         reason,
         record_type,
@@ -267,6 +312,40 @@ def quarantine(
         amount,
         tx.now_ms,
         through,
+        service_type,
+        message.sender.raw if message else None,
+        message.id.bytes if message else None,
+        message.sent_at_ms if message else tx.now_ms if settled_ms is None else settled_ms,
     )
     count(tx, "quarantined")
     tx.run("DELETE FROM quarantine WHERE through_bytes <= ?", through - QUARANTINE_BYTES)
+    if event:
+        shape: dict[str, object] = {
+            "recordId": "QUARANTINED",
+            "state": "quarantined",
+            "number": number,
+            "reason": reason,
+            "paymentHash": payment_hash.hex(),
+            "amountMsat": amount,
+            "bytes": len(value),
+        }
+        if record_type is not None:
+            shape["recordType"] = record_type
+        if service_type is not None:
+            shape["service"] = service_type
+        if message is not None:
+            shape |= {"sender": message.sender.hex, "id": str(message.id)}
+        tx.emit(
+            NewEvent(
+                kind=EventKind.QUARANTINED,
+                id=UUID(bytes=payment_hash[:16].ljust(16, b"\0"), version=4),
+                reply_to=None,
+                sender=None,
+                service_type=PAYMENTS,
+                topic=PAYMENTS,
+                data=json.dumps(shape).encode(),
+                amount=amount,
+                sent_at_ms=tx.now_ms,
+                verified=False,
+            )
+        )

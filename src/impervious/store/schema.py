@@ -356,6 +356,16 @@ CREATE TABLE unshown (
 CREATE INDEX unshown_service ON unshown (service_type, number);
 """
 
+_RELEASE: Final = """
+-- What is needed to show a payment in quarantine after all, and whether the operator wants that.
+ALTER TABLE quarantine ADD COLUMN service_type TEXT;
+ALTER TABLE quarantine ADD COLUMN sender BLOB;
+ALTER TABLE quarantine ADD COLUMN message_id BLOB;
+ALTER TABLE quarantine ADD COLUMN sent_at_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE quarantine ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX quarantine_wanted ON quarantine (number) WHERE wanted;
+"""
+
 MIGRATIONS: Final = (
     _HOUSE,
     _FEDERATION,
@@ -371,6 +381,7 @@ MIGRATIONS: Final = (
     _SET_BACK,
     _SPENT,
     _UNSHOWN,
+    _RELEASE,
 )
 
 APPLICATION_ID: Final = 0x494D5056

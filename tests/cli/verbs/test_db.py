@@ -5,13 +5,14 @@ from uuid import uuid4
 
 import pytest
 import trio
+from tests.conftest import inline
 from tests.store.test_maintenance import fill
 from tests.store.test_upkeep import POLICY
 
 from impervious.cli.main import main
-from impervious.model import MessageId, NodePubkey, OutboundMessage, ServiceType
+from impervious.model import MessageId, NodePubkey, OutboundMessage, PaymentHash, RecordType, ServiceType
 from impervious.outbound import accept
-from impervious.store import Tx, log
+from impervious.store import Tx, inbox, log, open_store, quarantine
 from impervious.store.connection import locked
 from impervious.store.maintenance import change, look
 from impervious.units import Msat
@@ -198,3 +199,60 @@ def test_contradictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     err = capsys.readouterr().err
     assert "contradict each other" in err
     assert "--new-password-file gone: cannot be read" in err
+
+
+# --- quarantine -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_quarantine(tmp_path: Path) -> Path:
+    async def make() -> None:
+        def put(tx: Tx) -> None:
+            for number in range(3):
+                inbox.quarantine(
+                    tx,
+                    PaymentHash(bytes([number]) * 32),
+                    f"reason {number}",
+                    record_type=RecordType(400_000),
+                    value=b"hello\n\x1b",
+                    amount=Msat(2000),
+                    service_type=ServiceType("message"),
+                )
+
+        async with open_store(tmp_path / "imp.db", run_sync=inline) as store:
+            await store.write(put)
+
+    trio.run(make)
+    return tmp_path / "imp.db"
+
+
+def test_quarantine_is_listed(with_quarantine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "quarantine", "list", "--config", "c.yml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rsplit("  ", 1)[1] for line in lines] == ["reason 0", "reason 1", "reason 2"]
+    assert main(["db", "quarantine", "list", "--limit", "1", "--json", "--config", "c.yml"]) == 0
+    [shape] = json.loads(capsys.readouterr().out)
+    assert (shape["number"], shape["amount_msat"], shape["service"], shape["bytes"]) == (3, 2000, "message", 7)
+    assert main(["db", "quarantine", "list", "--limit", "0", "--config", "c.yml"]) == 2
+
+
+def test_quarantine_is_looked_at(with_quarantine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "quarantine", "show", "2", "--config", "c.yml"]) == 0
+    out = capsys.readouterr().out
+    assert "reason 1" in out
+    assert b"hello\n\x1b".hex() in out
+    assert "\x1b" not in out  # what strangers wrote does not reach the terminal
+    assert main(["db", "quarantine", "show", "2", "--json", "--config", "c.yml"]) == 0
+    assert json.loads(capsys.readouterr().out)["value"] == b"hello\n\x1b".hex()
+    assert main(["db", "quarantine", "show", "9", "--config", "c.yml"]) != 0
+    assert "there is no payment 9 in quarantine" in capsys.readouterr().err
+
+
+def test_quarantine_is_released_by_the_daemon(with_quarantine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["db", "quarantine", "release", "1", "3", "--config", "c.yml"]) == 0
+    assert "when it starts" in capsys.readouterr().out
+    assert look(with_quarantine, None, lambda tx: quarantine.wanted(tx, limit=9))[0] == [1, 3]
+    with locked(with_quarantine):
+        assert main(["db", "quarantine", "release", "2", "--json", "--config", "c.yml"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"releasing": [2], "served": True}
+    assert main(["db", "quarantine", "release", "2", "9", "--config", "c.yml"]) != 0

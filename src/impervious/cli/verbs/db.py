@@ -1,4 +1,4 @@
-"""`impervious db`: what the database holds, forgetting what is old, its restored backups, and its password."""
+"""`impervious db`: what the database holds, forgetting, payments put aside, restored backups, and its password."""
 
 import getpass
 import json
@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from impervious.cli import quarantine
 from impervious.cli.client.lines import exact_sat, in_words
 from impervious.cli.exits import OK, UsageError
 from impervious.config import SAMPLE_PASSWORD
@@ -31,7 +32,7 @@ OLD_PASSWORD: Final = "IMPERVIOUS_OLD_PASSWORD"
 
 def add_parser(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    verbs = parser.add_subparsers(dest="what", required=True, metavar="show|prune|adopt|rekey")
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="show|prune|quarantine|adopt|rekey")
     show = verbs.add_parser("show", help="what is stored, how large and how old it is; also while a daemon runs")
     show.add_argument("--json", action="store_true", help="print one JSON object")
     prune = verbs.add_parser("prune", help="delete old events; also while a daemon runs")
@@ -54,6 +55,9 @@ def add_parser(parser: ArgumentParser) -> None:
         help="count payments that are no message's in the budget, too: of PayInvoice, SendKeysend and other programs",
     )
     books.add_argument("--json", action="store_true", help="print one JSON object")
+    quarantine.add_parser(
+        verbs.add_parser("quarantine", help="payments that came and are not shown; also while a daemon runs")
+    )
     change = verbs.add_parser(
         "rekey",
         help="set, change or remove the password; no daemon may run",
@@ -81,6 +85,8 @@ def run(args: Namespace) -> int:
             from impervious.cli import adopting
 
             adopting.run(found.config, args)
+        case "quarantine":
+            quarantine.run(args, found.config.store)
         case _:
             _rekey(found, args)
     return OK
