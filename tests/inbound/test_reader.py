@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -130,11 +130,17 @@ class Reading:
 
 @asynccontextmanager
 async def open_reading(
-    folder: Path, wall: Wall, *, show: Show = as_it_is, raw: bool = False, payments: bool = False
+    folder: Path,
+    wall: Wall,
+    *,
+    show: Show = as_it_is,
+    raw: bool = False,
+    payments: bool = False,
+    off: Mapping[RecordType, str] | None = None,
 ) -> AsyncIterator[Reading]:
     hub = Hub()
     policy = InboundPolicy(
-        services={MESSAGE: SERVICE},
+        services={MESSAGE: SERVICE, **{kind: ServiceType(name) for kind, name in (off or {}).items()}},
         active=frozenset({SERVICE}),
         max_bytes=480_000,
         raw=frozenset({SERVICE} if raw else ()),

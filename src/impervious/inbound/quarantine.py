@@ -16,6 +16,7 @@ from impervious.store import Tx, inbox, quarantine
 from impervious.store.inbox import Complete
 from impervious.store.quarantine import Quarantined
 from impervious.store.settled import PAYMENTS
+from impervious.units import Msat
 from impervious.wire import envelope
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,16 @@ def _keep(tx: Tx, invoice: SettledInvoice, what: Arrival, reason: str, *, event:
         reason,
         record_type=record_type,
         value=value,
-        amount=invoice.amount,
+        amount=Msat(_stored(invoice.amount)),
         service_type=service_type,
-        settled_ms=invoice.settled_s * 1000,
+        settled_ms=_stored(invoice.settled_s * 1000),
         event=event,
     )
+
+
+def _stored(value: int) -> int:
+    """Bring a number into the range of SQLite's integers."""
+    return max(-(2**63), min(2**63 - 1, value))
 
 
 # --- Release ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from impervious.containment import reason_of
+from impervious.errors import Malformed, Unverified
 from impervious.inbound.boundary import run_contained
 from impervious.model import EventKind, NewEvent, NodePubkey, PaymentHash, ServiceType, Shown
 from impervious.store import Tx, inbox, order
@@ -130,7 +131,8 @@ def _show(tx: Tx, message: Complete, show: Show) -> None:
     """Show a message; one at which that fails goes into quarantine, and those that wait behind it do not."""
     error = run_contained(tx, partial(show_message, tx, message, show))
     if error is not None:
-        logger.error("message %s of %s: put into quarantine", message.id, message.sender, exc_info=error)
+        if not isinstance(error, Malformed | Unverified):
+            logger.error("message %s of %s: put into quarantine", message.id, message.sender, exc_info=error)
         put_aside(tx, message, reason_of(error))
 
 
