@@ -17,8 +17,8 @@ from trio.testing import MockClock
 from impervious import payment_books
 from impervious.adoption import Adoption
 from impervious.cli.adopting import adopt_into
-from impervious.errors import FailedPrecondition, ResourceExhausted
-from impervious.model import NodePubkey, NodeState, PaymentStatus, Preimage, RecordType, ServiceType
+from impervious.errors import FailedPrecondition, NodeRefused, NodeUnavailable, ResourceExhausted
+from impervious.model import NodePubkey, NodeState, PaymentPage, PaymentStatus, Preimage, RecordType, ServiceType
 from impervious.service import Effect, Fact, Service, VerifiedMessage
 from impervious.service.discovery import with_entries
 from impervious.services.built_in import BUILT_IN
@@ -352,3 +352,60 @@ async def test_only_what_is_newer_than_the_mark_is_read(
         async with where.node("alice"):
             await trio.sleep(5)
         assert asked == [0]
+
+
+async def test_an_lnd_with_another_time_is_told(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        node = where.network.node("alice")
+        list_payments = node.list_payments
+
+        async def stamped(**how: Any) -> PaymentPage:
+            page = await list_payments(**how)
+            late = [replace(each, created_s=each.created_s - 30 * 86_400) for each in page.payments]
+            return replace(page, payments=tuple(late))
+
+        async with where.node("alice") as alice:
+            for late in (False, True, True):
+                if late:
+                    node.list_payments = stamped  # type: ignore[method-assign]
+                await alice.messages.send(key_of(where, "carol"), "letter", wait=True)
+                await trio.sleep(2 * payment_books.MARK_EVERY_S)
+                told = [each.getMessage() for each in caplog.records if "LND's clock" in each.getMessage()]
+                assert len(told) == late
+                assert all("is 720 hours behind" in each for each in told)
+
+
+@pytest.mark.parametrize("index", [0, 1, 10**6])
+async def test_a_node_that_numbers_its_payments_anew_is_read_by_date(
+    index: int, tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with restored(tmp_path, wall, sent=3) as where:
+        async with open_store(where.folder / "alice.db", now_ms=where.wall, run_sync=inline) as store:
+            await store.write(lambda tx: tx.run("UPDATE history SET payment_index = ?", index))
+        async with where.node("alice") as alice:
+            await trio.sleep(5)
+            assert alice.status.state is NodeState.PAYING_NOTHING
+        assert (await adopted(where)).messages == 3
+
+
+async def test_books_that_cannot_be_read_are_asked_for_again_and_nothing_is_paid_before(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with restored(tmp_path, wall, sent=3) as where:
+        node = where.network.node("alice")
+
+        async def refused(**_how: Any) -> PaymentPage:
+            await trio.lowlevel.checkpoint()
+            raise NodeRefused("LND: not now")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(node, "list_payments", refused)
+            async with where.node("alice") as alice:
+                with pytest.raises(NodeUnavailable, match="first compares its clock with the chain"):
+                    await alice.messages.send(key_of(where, "carol"), "letter 0")
+                patched.undo()
+                await trio.sleep(10)
+                with pytest.raises(FailedPrecondition, match="run `impervious db adopt`"):
+                    await alice.messages.send(key_of(where, "carol"), "letter 0")

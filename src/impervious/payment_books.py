@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from impervious.clock import AGREES_MS
 from impervious.errors import NodeRefused, NodeUnavailable, StoreFull
 from impervious.model import NodePubkey, Payment, PaymentHash, PaymentStatus, RecordType, ServiceType
 from impervious.node import InvoiceNode, LightningNode
@@ -156,12 +157,33 @@ async def keep_mark(node: LightningNode, store: Store) -> NoReturn:
       StoreError: the database cannot be used.
     """
     seen: Mark | None = None
+    wrong = False
     while True:
         await trio.sleep(MARK_EVERY_S)
         try:
             newest = await newest_payment(node)
             if newest not in (seen, Mark()):
                 await store.write(partial(history.set_mark, newest=newest))
+                if seen is not None and newest.index > seen.index:  # so it was begun in the last minute
+                    wrong = _tell_wrong_clock(newest.created_s - store.now_ms() // 1000, told=wrong)
                 seen = newest
         except (NodeUnavailable, NodeRefused, StoreFull) as error:
             logger.debug("the newest payment is not noted: %s", error)
+
+
+def _tell_wrong_clock(ahead_s: int, *, told: bool) -> bool:
+    """Say, once, that LND's machine has another time than this one; say whether that is so.
+
+    Args:
+      ahead_s: seconds, by a payment that has just been begun; negative: LND's clock is behind.
+      told: whether that was said already.
+    """
+    wrong = abs(ahead_s) * 1000 > AGREES_MS
+    if wrong and not told:
+        logger.error(
+            "LND's clock is %d hours %s: set the clock of its machine; messages to this node that settle by that clock"
+            " more than 7 days from when they were sent are not believed",
+            abs(ahead_s) // 3600,
+            "ahead" if ahead_s > 0 else "behind",
+        )
+    return wrong

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import trio
 from tests.lnd.fake import ALICE, BOB, MACAROON, FakeLnd, bake, info, opened, refuses
@@ -81,6 +83,19 @@ async def test_all_that_is_missing_is_told_at_once(autojump_clock: object) -> No
         reason = await refusal(node)
     assert "SendPaymentV2" in reason
     assert "accept-keysend" in reason
+
+
+@pytest.mark.parametrize(
+    ("age_days", "words"),
+    [(9.1, "its newest block is 9 days old"), (0.5, "see that its chain backend runs"), (-9.5, "days from now: set")],
+)
+async def test_a_chain_that_is_behind_may_be_the_clocks_fault(
+    age_days: float, words: str, autojump_clock: object
+) -> None:
+    fake = FakeLnd()
+    fake.info = info(synced_to_chain=False, best_header_timestamp=int(time.time() - age_days * 86_400))
+    async with opened(fake) as node:
+        assert words in (await becomes(node, NodeState.SYNCING)).reason
 
 
 async def test_problems_are_found_before_the_chain_is_in_sync(autojump_clock: object) -> None:

@@ -4,6 +4,7 @@ Every answer is a state and a sentence that says what cures it. Nothing here wai
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -175,7 +176,7 @@ class Examiner:
             return _STARTING
         if not info.synced_to_chain:
             reason = f"LND's chain is behind, at block {info.block_height}: wait, and see that its chain backend runs"
-            return NodeStatus(state=NodeState.SYNCING, reason=reason)
+            return NodeStatus(state=NodeState.SYNCING, reason=reason + _old_block(info.chain_time_s, time.time()))
         return READY
 
     def _identity(self, info: NodeInfo) -> str:
@@ -221,6 +222,16 @@ class Examiner:
             "LND does not accept keysends, so no message can reach this node: put accept-keysend=true into lnd.conf"
             " (or start lnd with --accept-keysend) and restart it"
         )
+
+
+def _old_block(chain_time_s: int, now_s: float) -> str:
+    """Say how old the newest block is, if that may be the clock's fault: LND counts on its machine's, too."""
+    days = int(now_s - chain_time_s) // 86_400
+    if not chain_time_s or -1 <= days < 1:
+        return ""
+    if days < 0:
+        return f"; its newest block is of {-days} days from now: set the clock of this machine"
+    return f"; its newest block is {days} days old: if it is none of the chain's newest, see that the clock is right"
 
 
 def version(text: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -97,6 +98,15 @@ def test_prune(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"removed": 102, "kept": 0, "done": True, "shrunk": True}
     assert main(["db", "show", "--config", "c.yml"]) == 0
     assert "  events      none kept; the last seq was 150\n" in capsys.readouterr().out
+
+
+def test_prune_with_a_clock_that_is_ahead(
+    database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ahead_ns = time.time_ns() + 400 * 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: ahead_ns)
+    assert main(["db", "prune", "--days", "30", "--yes", "--json", "--config", "c.yml"]) == 0
+    assert json.loads(capsys.readouterr().out)["removed"] == 0
 
 
 def test_prune_as_the_daemon_would(database: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from impervious.cli.client.lines import exact_sat, in_words
 from impervious.cli.exits import OK, UsageError
 from impervious.config import SAMPLE_PASSWORD
 from impervious.config_file import Found, read_config
-from impervious.store import log, maintenance, upkeep
+from impervious.store import history, log, maintenance, upkeep
 from impervious.store.connection import locked
 from impervious.store.maintenance import Size
 from impervious.store.rekey import rekey
@@ -163,7 +163,10 @@ def _prune(found: Found, args: Namespace) -> None:
     max_bytes = None if mb is None else mb * MIB
 
     def before_ms(tx: Tx) -> int | None:
-        return None if days is None else tx.now_ms - days * DAY_MS
+        if days is None:
+            return None
+        # A clock that is ahead must not make all events old: at most a day has passed that the database knows not of.
+        return min(tx.now_ms, history.newest_ms(tx) + DAY_MS) - days * DAY_MS
 
     def step(tx: Tx) -> int:
         return log.prune(tx, before_ms=before_ms(tx), max_bytes=max_bytes, limit=log.STEP_EVENTS)
