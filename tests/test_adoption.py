@@ -409,3 +409,69 @@ async def test_books_that_cannot_be_read_are_asked_for_again_and_nothing_is_paid
                 await trio.sleep(10)
                 with pytest.raises(FailedPrecondition, match="run `impervious db adopt`"):
                     await alice.messages.send(key_of(where, "carol"), "letter 0")
+
+
+async def test_a_backup_of_what_had_only_been_accepted_is_noticed(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        carol = key_of(where, "carol")
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            where.network.lnd("alice").stop()
+            await alice.messages.context.transaction(lambda tx: tx.send(carol, b"letter"))
+        back_up(where)
+        where.network.lnd("alice").start()
+        async with where.node("alice") as alice:
+            await take(alice, 1, service="status", starting=b'{"state": "delivered"')
+        restore(where)
+        async with where.node("alice") as alice:
+            await trio.sleep(60)
+            assert alice.status.state is NodeState.PAYING_NOTHING
+        assert (await adopted(where)).queued_delivered == 1
+        async with where.node("alice") as alice:
+            await take(alice, 1, service="status", starting=b'{"state": "delivered"')
+        assert await payments(where) == 1
+        assert await received(where) == ["letter"]
+
+
+async def test_a_debt_that_was_paid_after_the_backup_is_not_tried_again(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        carol = key_of(where, "carol")
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            where.network.lnd("carol").set_accepts_keysend(False)
+            await alice.messages.context.transaction(
+                lambda tx: tx.settle(carol, b"refund", amount=Msat(5000), fee_limit=Msat(5000))
+            )
+            await take(alice, 1, service="status", starting=b'{"state": "failed"')
+        back_up(where)
+        where.network.lnd("carol").set_accepts_keysend(True)
+        async with where.node("alice") as alice:
+            await take(alice, 1, service="status", starting=b'{"state": "delivered"', seconds=90_000)
+        restore(where)
+        async with where.node("alice") as alice:
+            await trio.sleep(60)
+            assert alice.status.state is NodeState.PAYING_NOTHING
+        found = await adopted(where)
+        assert (found.queued_delivered, found.messages) == (1, 0)
+        async with where.node("alice") as alice:
+            await trio.sleep(86_400)
+            assert alice.status.ready
+        assert await payments(where) == 1
+
+
+async def test_a_daemon_that_was_off_for_long_is_not_taken_for_a_restored_one(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        async with where.node("alice") as alice:
+            await alice.messages.send(key_of(where, "carol"), "before the mark is noted", wait=True)
+        wall.offset_ms += 30 * 86_400_000  # limits.idempotency_days is 7: what was sent is forgotten at the start
+        for _ in range(2):
+            async with where.node("alice") as alice:
+                await trio.sleep(600)
+                assert alice.status.ready
+                assert not await spent(alice)

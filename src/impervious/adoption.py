@@ -96,7 +96,7 @@ async def read_books(
       NodeRefused: it does not let us ask.
     """
     books, sent, others = Backwards(node, mark), list[Sent](), list[Payment]()
-    while payments := await books.page():
+    while (payments := await books.page()) is not None:
         for payment in payments:
             part = sent_by(payment, own, services)
             if part is not None:
@@ -252,6 +252,7 @@ def _take_up(tx: Tx, stored: Stored, parts: Sequence[Sent], policy: SendPolicy, 
     """Go on with a message where the lost part of the history had come to."""
     message_id = stored.message.id
     if stored.state not in (MessageState.ACCEPTED, MessageState.SENDING):
+        _end_debt(tx, stored, parts, own, found)
         return
     signed = _header(parts)
     if signed is not None:
@@ -283,6 +284,24 @@ def _take_up(tx: Tx, stored: Stored, parts: Sequence[Sent], policy: SendPolicy, 
     else:
         conclude(tx, stored, own, None)
         found.queued_delivered += 1
+
+
+def _end_debt(tx: Tx, stored: Stored, parts: Sequence[Sent], own: NodePubkey, found: _Found) -> None:
+    """End a debt that waited to be tried again, and was: it is paid, or a part of it that cannot be sent twice."""
+    message_id, signed = stored.message.id, _header(parts)
+    new = [each for each in parts if history.unknown(tx, [each.payment.payment_hash])]
+    if not new or not outbox.is_debt(tx, message_id):
+        return
+    rows = [_part(each) for each in new]
+    outbox.add_parts(tx, message_id, rows)
+    for each in new:
+        found.count(tx, each.payment)
+    if signed is not None and _covered_bytes(rows) >= signed.header.total_bytes:
+        conclude(tx, stored, own, None)
+        found.queued_delivered += 1
+    else:
+        outbox.leave_debt(tx, message_id)
+        found.queued_shortened += 1
 
 
 def _keep_rest(tx: Tx, message_id: MessageId, part: Part, paid: Iterable[Part], policy: SendPolicy) -> None:

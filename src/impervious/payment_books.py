@@ -15,9 +15,9 @@ import trio
 
 from impervious.clock import AGREES_MS
 from impervious.errors import NodeRefused, NodeUnavailable, StoreFull
-from impervious.model import NodePubkey, Payment, PaymentHash, PaymentStatus, RecordType, ServiceType
+from impervious.model import NodePubkey, Payment, PaymentStatus, RecordType, ServiceType
 from impervious.node import InvoiceNode, LightningNode
-from impervious.store import Store, history
+from impervious.store import Store, Tx, history
 from impervious.store.history import Mark
 from impervious.wire import envelope
 from impervious.wire.envelope import Envelope
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 PAGE: Final = 100
 """Payments asked for at a time: about 300 KB with their hops."""
 MARK_EVERY_S: Final = 60.0
+CLOCK_SET_S: Final = 3600
+"""By how much LND's clock may be set back without a payment being overlooked; less than messages are remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,26 +58,28 @@ class Backwards:
         self.newest: Mark = mark
         """The newest payment there is; known after the first page."""
 
-    async def page(self) -> Sequence[Payment]:
-        """Read a page; an empty one is the end.
+    async def page(self) -> Sequence[Payment] | None:
+        """Read a page and return what of it is newer than the mark; None: everything newer has been returned.
 
         Raises:
           NodeUnavailable: the node cannot be asked now.
           NodeRefused: it does not let us ask.
         """
         if self._ended:
-            return ()
-        first = self._offset == 0
+            return None
         page = await self._node.list_payments(index_offset=self._offset, limit=PAGE, backwards=True, records=True)
-        if first and page.payments:
+        if self._offset == 0 and page.payments:
             self.newest = Mark(index=page.last_index, created_s=page.payments[-1].created_s)
-        # An index above the mark's is newer. One below is older too, unless the node numbers its payments anew.
-        oldest_s = min((each.created_s for each in page.payments), default=0)
-        self._ended = len(page.payments) < PAGE or (
-            page.first_index <= self._mark.index + 1 and oldest_s <= self._mark.created_s
-        )
+        newer = [each for each in page.payments if self._is_newer(each)]
+        self._ended = len(page.payments) < PAGE or not newer
         self._offset = page.first_index
-        return page.payments
+        return newer
+
+    def _is_newer(self, payment: Payment) -> bool:
+        """Compare with the mark by index, unless the node has numbered anew, and by time, unless its clock was set."""
+        if payment.created_s > self._mark.created_s:
+            return True
+        return payment.index > self._mark.index and payment.created_s >= self._mark.created_s - CLOCK_SET_S
 
 
 def sent_by(payment: Payment, own: NodePubkey, services: Mapping[RecordType, ServiceType]) -> Sent | None:
@@ -121,20 +125,28 @@ async def unknown_message(
       read: `sent_by`, bound to this node.
 
     Returns:
-      The first one found, with a header; and the newest payment there is.
+      One that was found, if there is one; and the newest payment there is.
 
     Raises:
       NodeUnavailable: the node cannot be asked now.
       NodeRefused: it does not let us ask.
     """
     books = Backwards(node, mark)
-    while payments := await books.page():
-        ours = {each.payment.payment_hash: each for each in map(read, payments) if each is not None}
-        hashes: list[PaymentHash] = [found for found, each in ours.items() if each.part.signed_header is not None]
-        lost = await store.read(partial(history.unknown, hashes=hashes))
-        if lost:
-            return ours[max(lost, key=lambda each: ours[each].payment.created_s)], books.newest
+    while (payments := await books.page()) is not None:
+        ours = [each for each in map(read, payments) if each is not None]
+        lost = await store.read(partial(_lost, ours=ours))
+        if lost is not None:
+            return lost, books.newest
     return None, books.newest
+
+
+def _lost(tx: Tx, ours: Sequence[Sent]) -> Sent | None:
+    """Find the newest payment that the database should know of and does not."""
+    for each in reversed(ours):
+        is_ours = each.part.signed_header is not None
+        if history.is_from_later(tx, each.payment.payment_hash, each.part.message_id, is_ours=is_ours):
+            return each
+    return None
 
 
 async def newest_payment(node: InvoiceNode) -> Mark:

@@ -258,9 +258,9 @@ async def open_node(
                     outbound.run,
                     partial(_keep_paying_debts, store, outbound.policy),
                     partial(keep_mark, lightning, store),
+                    partial(_keep_tidy, store, hosted, clock, retention(config, hosted)),
                 ):
                     work.start_soon(_after, identified, partial(_unless_set_back, gate, run))
-                work.start_soon(_keep_tidy, store, hosted, clock, retention(config, hosted))
                 work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
                 await work.start(hosted.run)
                 async with open_tasks() as entrance:
@@ -395,7 +395,7 @@ async def _look_into_books(
 
 
 async def _unless_set_back(gate: PaymentGate, run: Callable[[], Awaitable[object]]) -> None:
-    """Run what pays, or counts on knowing all payments, unless the database does not."""
+    """Run what pays, counts on knowing all payments, or forgets some, unless the database does not know all."""
     if not gate.is_closed(SET_BACK):
         await run()
 

@@ -5,10 +5,13 @@ Needs btcd, btcctl, lnd and lncli on PATH.
 
 import hashlib
 import json
+import shutil
 import signal
+import sqlite3
+import sys
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,31 @@ async def test_messages_cross_and_killing_the_receiver_loses_nothing(regtest: Re
         sent = [(await alice.send(carol, f"while away {number}", wait=True))["id"] for number in range(3)]
         await started(carol, nursery)
         assert [each["id"] for each in await events_of(carol, 4)][1:] == sent
+
+
+async def test_a_restored_backup_pays_nothing_twice(regtest: Regtest, tmp_path: Path) -> None:
+    async with pair(regtest, tmp_path) as (alice, carol, nursery):
+        path = alice.folder / "imp.db"
+        with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(tmp_path / "backup.db")) as copy:
+            live.backup(copy)
+        sent = [(await alice.send(carol, f"{number}" * 2000, wait=True))["id"] for number in range(3)]
+        await alice.stop(signal.SIGKILL)
+        for each in alice.folder.glob("imp.db*"):
+            each.unlink()
+        shutil.copyfile(tmp_path / "backup.db", path)
+        before = paid(regtest["alice"])
+        await started(alice, nursery)
+        assert "run `impervious db adopt`" in (await alice.send(carol, "0" * 2000))["message"]
+        assert (await alice.get("/readyz"))["state"] == "paying_nothing"
+        await alice.stop(signal.SIGTERM)
+        command = [sys.executable, "-m", "impervious", "db", "adopt", "--json", "--config", str(alice.config)]
+        answer = await trio.run_process(command, capture_stdout=True)
+        found = json.loads(answer.stdout)
+        assert (found["messages"], found["payments"], found["incomplete"]) == (3, 9, 0)
+        await started(alice, nursery)
+        sent.append((await alice.send(carol, "after", wait=True))["id"])
+        assert [each["id"] for each in await events_of(carol, 4)] == sent
+        assert len(paid(regtest["alice"])) == len(before) + 1
 
 
 async def told(daemon: Daemon, service: str) -> dict[str, Any]:

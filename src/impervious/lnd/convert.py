@@ -134,6 +134,7 @@ def payment(message: PbPayment) -> Payment:
             else None,
             created_s=message.creation_time_ns // 1_000_000_000,
             payment_request=message.payment_request,
+            index=message.payment_index,
             dest=NodePubkey(bytes.fromhex(last.pub_key)) if last is not None else None,
             records=last.custom_records if last is not None else {},
         )

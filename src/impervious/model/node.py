@@ -98,9 +98,12 @@ class Payment:
     created_s: int = 0
     payment_request: str = ""
     """BOLT 11, of the invoice that it pays; empty for a keysend."""
-    dest: NodePubkey | None = None
+    # What only lists tell, and only some of them, makes no other payment of it.
+    index: int = field(default=0, compare=False)
+    """payment_index: in the order in which they were begun."""
+    dest: NodePubkey | None = field(default=None, compare=False)
     """Who is paid; None: the node does not tell, such as of one that was never tried."""
-    records: Records = field(default_factory=dict)
+    records: Records = field(default_factory=dict, compare=False)
     """What the recipient's onion carries, as far as the node was asked for that (`list_payments`)."""
 
 

@@ -61,6 +61,7 @@ def payment(row: SimPayment, *, records: bool = False) -> Payment:
         failure=row.failure,
         created_s=int(row.created_s),
         payment_request=row.order.payment_request,
+        index=row.index,
         dest=NodePubkey(row.order.dest) if carries else None,
         records=dict(row.order.records) if carries else {},
     )

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
 
-from impervious.model import STATUS, EventKind, MessageId, NewEvent, NodePubkey, PaymentHash, ServiceType
+from impervious.model import (
+    STATUS,
+    EventKind,
+    MessageId,
+    MessageState,
+    NewEvent,
+    NodePubkey,
+    PartState,
+    PaymentHash,
+    ServiceType,
+)
 from impervious.store import outbox
 from impervious.store.transaction import Tx
 from impervious.units import Msat
@@ -74,6 +84,23 @@ def set_mark(tx: Tx, newest: Mark) -> None:
 def unknown(tx: Tx, hashes: Collection[PaymentHash]) -> set[PaymentHash]:
     """Return those payments that are none of a message's in this database."""
     return {each for each in hashes if tx.one("SELECT 1 FROM part WHERE payment_hash = ?", each) is None}
+
+
+def is_from_later(tx: Tx, payment_hash: PaymentHash, message_id: MessageId, *, is_ours: bool) -> bool:
+    """Whether a payment that moves money can only have been begun in a part of the history that is lost.
+
+    Args:
+      tx: the transaction.
+      payment_hash: of the payment.
+      message_id: of the message of which it carries a part.
+      is_ours: whether the part itself says that it is ours; without that it is if the message is.
+    """
+    part = tx.one("SELECT state FROM part WHERE payment_hash = ?", payment_hash)
+    message = tx.one("SELECT state FROM outbound WHERE id = ?", message_id.bytes)
+    if part is None:
+        return is_ours or message is not None
+    # A message is stored as being sent before the first of its parts is.
+    return part[0] == PartState.PENDING.value and message is not None and message[0] == MessageState.ACCEPTED.value
 
 
 # --- Epochs -----------------------------------------------------------------------------------------------------------

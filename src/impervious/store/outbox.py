@@ -367,6 +367,16 @@ def hasten_debts(tx: Tx) -> None:
     tx.run("UPDATE outbound SET retry_ms = ?1 WHERE retry_ms IS NOT NULL AND retry_ms > ?1", tx.now_ms)
 
 
+def is_debt(tx: Tx, message_id: MessageId) -> bool:
+    """Whether a message is a debt that could not be delivered and is tried again."""
+    return tx.one("SELECT 1 FROM outbound WHERE id = ? AND retry_ms IS NOT NULL", message_id.bytes) is not None
+
+
+def leave_debt(tx: Tx, message_id: MessageId) -> None:
+    """Try a debt no more."""
+    tx.run("UPDATE outbound SET retry_ms = NULL WHERE id = ?", message_id.bytes)
+
+
 def count_debts(tx: Tx) -> int:
     """Count the debts that could not be delivered and are tried again."""
     return tx.number("SELECT count(*) FROM outbound WHERE retry_ms IS NOT NULL")
