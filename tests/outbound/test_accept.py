@@ -84,3 +84,12 @@ async def test_what_came_in_for_a_message_is_no_spending(tmp_path: Path, wall: W
             await bench.accept(received=3_999)
         await bench.accept(received=4_000)  # costs nothing, however much is spent
         assert await bench.spent() == 1_000
+
+
+async def test_the_largest_message_is_sent_until_its_deadline(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_bench(tmp_path, wall, max_bytes=1_000, ttl_ms=60_000) as bench:
+        message_id = await bench.accept(b"x" * 1_000)
+        stored, _ = await bench.store.read(lambda tx: outbox.load(tx, message_id))
+        assert stored.deadline_ms == stored.accepted_at_ms + 60_000

@@ -127,3 +127,22 @@ async def test_a_debt_that_nothing_pays_for_counts_when_it_is_tried_again(
         wall.offset_ms += HOUR_MS
         assert await take_up(bench) == 1
         assert await bench.spent() == 63_000
+
+
+@pytest.mark.parametrize(
+    ("received", "fees"), [(60_000, [0, 0]), (60_800, [400, 400]), (63_000, [1_500, 1_500]), (99_000, [3_000, 3_000])]
+)
+async def test_a_debt_that_is_tried_again_costs_no_more_than_came_in_for_it(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, received: int, fees: list[int]
+) -> None:
+    async with open_bench(tmp_path, wall, part_fee_limit=Msat(3_000)) as bench:
+        message_id = await bench.accept(b"x" * 1_000, amount=60_000, obligation=True, received=received)
+        bench.node.support = KeysendSupport.NO
+        bench.node.answers.extend([REFUSED, REFUSED])
+        assert (await bench.deliver(message_id))["state"] == "failed"
+        wall.offset_ms += HOUR_MS
+        assert await take_up(bench) == 1
+        parts = await bench.parts(message_id)
+        assert [part.fee_limit for part in parts] == fees
+        assert sum(part.amount for part in parts) == 60_000
+        assert await bench.spent() == 0

@@ -89,3 +89,20 @@ async def test_strangers_are_counted_while_they_live(store: Store, wall: Still) 
     assert await count() == 1, "whom we asked is none, before and after"
     wall.offset_ms += 5
     assert await count() == 0
+
+
+async def test_what_is_new_of_a_peer_replaces_what_was_known_of_it_alone(store: Store, wall: Still) -> None:
+    kept = await remember(store, ANN, "ann", wall() + 7)
+    await remember(store, BEN, "ben", wall() + 5)
+    news = Peer(pubkey=BEN, imp_id="ann", since_ms=9, expires_ms=wall() + 6, services=("vpn", "kv"))
+    await store.write(lambda tx: peers.remember(tx, news))
+    assert await store.read(lambda tx: peers.find(tx, BEN)) == news
+    assert await owner(store, "ann") == ANN, "who takes the name of another has none"
+    with pytest.raises(NotFound):
+        await owner(store, "ben")
+    wall.offset_ms += 7
+    assert await store.write(peers.take_expired) == [news, kept], "in the order of their ends"
+    for pubkey in (ANN, BEN):
+        await remember(store, pubkey, "x", wall() + 5)
+    await store.write(lambda tx: peers.forget(tx, ANN))
+    assert [each.pubkey for each in await store.read(peers.everyone)] == [BEN]

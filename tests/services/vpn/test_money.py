@@ -24,3 +24,8 @@ def test_nobody_gets_more_back_than_came_less_the_fee(amount: Msat, fee: Msat) -
 def test_an_entry_adds_up() -> None:
     with pytest.raises(InvalidArgument, match="5 msat are not"):
         Entry(cause=CAUSE, nonce="", received=Msat(5), sold=Msat(1), refunded=Msat(1), kept=Msat(1))
+
+
+def test_what_is_just_enough_to_be_sent_goes_back() -> None:
+    assert refundable(Msat(8_000), Msat(3_000), Msat(5_000)) == 5_000
+    assert refundable(Msat(7_999), Msat(3_000), Msat(5_000)) == 0
