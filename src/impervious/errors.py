@@ -31,11 +31,15 @@ class StoreKeyWrong(StoreError, ConfigError):
 
 
 class StoreUnusable(StoreError):
-    """The database file fails, or another program keeps it: nothing was written."""
+    """The database file fails: nothing was written."""
 
 
 class StoreFull(StoreError):
     """The disk is full: nothing was written; the same write works once there is room."""
+
+
+class StoreBusy(StoreFull):
+    """Another program keeps the database to itself: nothing was written. Everything waits, as for a full disk."""
 
 
 class StoreReplaced(StoreFull):

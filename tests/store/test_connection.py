@@ -9,7 +9,15 @@ from sqlcipher3 import dbapi2
 from tests.conftest import inline
 from tests.store.test_maintenance import event
 
-from impervious.errors import ConfigError, StoreError, StoreFull, StoreKeyWrong, StoreLocked, StoreUnusable
+from impervious.errors import (
+    ConfigError,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreKeyWrong,
+    StoreLocked,
+    StoreUnusable,
+)
 from impervious.store import log, open_store, schema
 from impervious.store.connection import connect, locked, translated
 from impervious.store.maintenance import look
@@ -270,10 +278,27 @@ def test_a_database_that_another_program_keeps(tmp_path: Path, monkeypatch: pyte
     keeper.close()
 
 
+async def test_a_program_that_keeps_the_database_for_a_while_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impervious.store.connection.BUSY_TIMEOUT_MS", 0)
+    path = tmp_path / "imp.db"
+    async with open_store(path, run_sync=inline) as store:
+        keeper = dbapi2.connect(str(path), isolation_level=None)
+        keeper.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy, match="keeps the database to itself"):
+            await store.write(lambda tx: tx.emit(event()))
+        keeper.execute("ROLLBACK")
+        keeper.close()
+        await store.write(lambda tx: tx.emit(event()))
+        assert (await store.read(log.extent)).events == 1
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
         ("SQLITE_FULL", StoreFull, "the disk is full"),
+        ("SQLITE_BUSY_SNAPSHOT", StoreBusy, "another program keeps the database to itself: close it"),
         ("SQLITE_IOERR_READ", StoreUnusable, "the disk failed .*SQLITE_IOERR_READ"),
         ("SQLITE_CORRUPT_VTAB", StoreUnusable, "the file is damaged"),
         ("SQLITE_READONLY_DBMOVED", StoreUnusable, "cannot be used"),

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from sqlcipher3 import dbapi2
 
-from impervious.errors import ConfigError, StoreError, StoreFull, StoreLocked, StoreUnusable
+from impervious.errors import ConfigError, StoreBusy, StoreError, StoreFull, StoreLocked, StoreUnusable
 from impervious.store import header, schema
 
 BUSY_TIMEOUT_MS: Final = 5000
@@ -345,7 +345,12 @@ def translated(error: dbapi2.Error) -> StoreError | None:
             f"the database cannot be used: {error} ({name}); the file is damaged: put a backup in its place, with the"
             " daemon stopped"
         )
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_BUSY")):
+    if name.startswith("SQLITE_BUSY"):
+        return StoreBusy(
+            "another program keeps the database to itself: close it, or end what it has begun to write (BEGIN without"
+            " COMMIT); what was not stored will be stored then"
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
         return StoreUnusable(f"the database cannot be used: {error}")
     return None
 
