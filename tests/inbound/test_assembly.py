@@ -326,6 +326,36 @@ async def test_senders_do_not_wait_for_each_other(store: Store) -> None:
     assert await shown(store) == ["1"]
 
 
+async def marks(store: Store) -> list[tuple[str, str]]:
+    events = await store.read(lambda tx: log.public_events(tx, after=0, limit=1000))
+    return [(event.data.decode(), event.order) for event in events]
+
+
+async def test_what_may_be_out_of_order_says_so(store: Store, wall: Wall) -> None:
+    await take_turns(store, *map(complete, (1, 4, 5, 3)))
+    wall.offset_ms += turns.QUIET_MS + 1
+    await store.write(lambda tx: turns.release(tx, tx.now_ms))
+    await take_turns(store, *map(complete, (2, 6, 9, 8, 7, 1)))
+    assert await marks(store) == [
+        ("1", ""),
+        ("3", "gap"),
+        ("4", ""),
+        ("5", ""),
+        ("2", "late"),
+        ("6", ""),
+        ("7", ""),
+        ("8", ""),
+        ("9", ""),
+        ("1", "late"),
+    ]
+
+
+async def test_orders_that_never_come_are_no_gap(store: Store) -> None:
+    await take_turns(store, complete(3))
+    await store.write(lambda tx: turns.skip(tx, node(ALICE_KEY), [1, 2]))
+    assert await marks(store) == [("3", "")]
+
+
 # --- Quarantine -------------------------------------------------------------------------------------------------------
 
 

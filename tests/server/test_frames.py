@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from grpclib.const import Status
@@ -8,7 +9,7 @@ from tests.server.house import new
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import Ping, TextMessage
 
-from impervious.model import Event
+from impervious.model import LATE, Event
 from impervious.pb.websocket import SubscribeResponse
 from impervious.server import frames as frames_module
 from impervious.server.convert import Problem
@@ -78,6 +79,20 @@ def test_encodings_and_published_fields() -> None:
     assert (full["data"], published["data"]) == ("/wA=", "\ufffd\x00")
     assert list(published) == ["id", "replyToId", "fromPubkey", "data", "serviceType", "amount"]
     assert set(full) - set(published) == {"seq", "sentAtMs", "verified"}
+
+
+def test_what_may_be_out_of_order_says_so_where_version_2_is_asked_for() -> None:
+    late = replace(new("hi"), order=LATE).at(1)
+    plain = replace(late, order="")
+    for event, shape, expected in (
+        (late, Shape(Framing.LINES, extended=True), "late"),
+        (late, Shape(Framing.LINES, Encoding.TEXT, extended=True), "late"),
+        (late, Shape(Framing.LINES), None),
+        (plain, Shape(Framing.LINES, extended=True), None),
+    ):
+        assert json.loads(frame_event(event, shape))["result"].get("order") == expected
+    assert SubscribeResponse.parse(frame_event(late, Shape(Framing.GRPC, extended=True))).order == "late"
+    assert frame_event(late, Shape(Framing.GRPC)) == frame_event(plain, Shape(Framing.GRPC))
 
 
 def test_problems() -> None:

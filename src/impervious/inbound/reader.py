@@ -183,7 +183,7 @@ class Inbound:
         if isinstance(whole, Complete):
             if whole.service_type is None:
                 off = f"the service {part.service_type} is switched off"
-                turns.put_aside(tx, replace(whole, service_type=part.service_type), off)
+                inbox.quarantine_message(tx, replace(whole, service_type=part.service_type), off)
             turns.take_turn(tx, whole, self._show)
         elif isinstance(whole, Refused):
             inbox.quarantine(

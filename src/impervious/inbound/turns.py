@@ -6,13 +6,14 @@ written when the gap before it closes, or when waiting any longer would help nob
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
 from impervious.containment import reason_of
 from impervious.errors import Malformed, Unverified
 from impervious.inbound.boundary import run_contained
-from impervious.model import EventKind, NewEvent, NodePubkey, PaymentHash, ServiceType, Shown
+from impervious.model import GAP, LATE, EventKind, NewEvent, NodePubkey, ServiceType, Shown
 from impervious.store import Tx, inbox, order
 from impervious.store.inbox import Complete
 from impervious.store.order import Waiting
@@ -27,7 +28,6 @@ MAX_ORDER: Final = 2**63 - 1
 """The largest order that a header can have, and an integer of SQLite."""
 BROKEN_RETRY_MS: Final = 600_000
 """What can neither be shown nor put aside is tried again after this."""
-DROPPED: Final = "its service shows nothing of it: no answer to a request of this node, or not of its format"
 RELEASED_TOGETHER: Final = 64
 """Senders looked at in one transaction: everything that arrives waits for it."""
 
@@ -53,7 +53,7 @@ def take_turn(tx: Tx, message: Complete, show: Show = as_it_is) -> None:
     """Show a message if it is its turn or past it, hold it otherwise; show whatever that lets follow."""
     shown = order.void_through(tx, message.sender, order.shown_order(tx, message.sender))
     if message.order <= shown:  # a sender that began anew, or one that came after we gave it up
-        _show(tx, message, show)
+        _show(tx, replace(message, mark=LATE), show)
     elif message.order == shown + 1:
         order.set_shown_order(tx, message.sender, message.order)
         _show(tx, message, show)
@@ -115,7 +115,7 @@ def _release(tx: Tx, raw_sender: bytes, now_ms: int, show: Show) -> None:
         ready = order.take_held(tx, sender, through=first.order)
         order.set_shown_order(tx, sender, max(first.order, order.shown_order(tx, sender)))
         for message in ready:
-            _show(tx, message, show)
+            _show(tx, replace(message, mark=GAP), show)
         follow(tx, sender, show)
 
 
@@ -133,21 +133,7 @@ def _show(tx: Tx, message: Complete, show: Show) -> None:
     if error is not None:
         if not isinstance(error, Malformed | Unverified):
             logger.error("message %s of %s: put into quarantine", message.id, message.sender, exc_info=error)
-        put_aside(tx, message, reason_of(error))
-
-
-def put_aside(tx: Tx, message: Complete, reason: str) -> None:
-    """Put a verified message into quarantine."""
-    inbox.quarantine(
-        tx,
-        PaymentHash(message.id.bytes),
-        reason,
-        record_type=None,
-        value=message.data,
-        amount=message.amount,
-        service_type=message.service_type,
-        message=message,
-    )
+        inbox.quarantine_message(tx, message, reason_of(error))
 
 
 def show_message(tx: Tx, message: Complete, show: Show) -> None:
@@ -160,7 +146,7 @@ def show_message(tx: Tx, message: Complete, show: Show) -> None:
         return
     if shown is None:
         inbox.count(tx, "dropped_messages")
-        put_aside(tx, message, DROPPED)
+        inbox.quarantine_message(tx, message, inbox.DROPPED)
         return
     tx.emit(
         NewEvent(
@@ -176,5 +162,6 @@ def show_message(tx: Tx, message: Complete, show: Show) -> None:
             verified=True,
             public=shown.public,
             secret=shown.secret,
+            order=message.mark,
         )
     )

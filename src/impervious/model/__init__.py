@@ -5,6 +5,8 @@ format, a database or a clock.
 """
 
 from impervious.model.bus import (
+    GAP,
+    LATE,
     MAX_IMP_ID_BYTES,
     Event,
     EventKind,
@@ -60,6 +62,8 @@ from impervious.model.node import (
 )
 
 __all__ = (
+    "GAP",
+    "LATE",
     "MAX_DESCRIPTION_BYTES",
     "MAX_EXPIRY_S",
     "MAX_IMP_ID_BYTES",

@@ -9,6 +9,11 @@ from impervious.errors import InvalidArgument
 from impervious.model.names import MessageId, NodePubkey, PaymentHash, Preimage, ServiceType
 from impervious.units import Msat
 
+GAP: Final = "gap"
+"""An earlier message of its sender has not come: it was waited for, and may still come, as `LATE`."""
+LATE: Final = "late"
+"""Its number is not above those shown before: it was sent earlier than they, or its sender counts anew."""
+
 
 class EventKind(Enum):
     """Where a row of the log comes from; decides which fact a service is shown."""
@@ -53,6 +58,8 @@ class Event:
     """False: only for the service it concerns, never on a stream."""
     secret: bytes | None = field(default=None, repr=False)
     """Shown instead of `data` to those who ask for secrets."""
+    order: str = ""
+    """Of a message that may be out of its sender's order: `GAP` or `LATE`. Empty: everything before it was shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +78,7 @@ class NewEvent:
     verified: bool
     public: bool = True
     secret: bytes | None = field(default=None, repr=False)
+    order: str = ""
 
     def at(self, seq: int) -> Event:
         """Give it its place in the log."""
@@ -88,6 +96,7 @@ class NewEvent:
             verified=self.verified,
             public=self.public,
             secret=self.secret,
+            order=self.order,
         )
 
 

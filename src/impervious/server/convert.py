@@ -167,7 +167,7 @@ def _incident(error: Exception, doing: str) -> Problem:
     )
 
 
-def event_message(event: Event, *, secrets: bool = False) -> SubscribeResponse:
+def event_message(event: Event, *, secrets: bool = False, extended: bool = False) -> SubscribeResponse:
     """Show an event as its subscribers see it: those who ask for secrets, or the others."""
     return SubscribeResponse(
         id=str(event.id),
@@ -179,6 +179,7 @@ def event_message(event: Event, *, secrets: bool = False) -> SubscribeResponse:
         seq=event.seq,
         sent_at_ms=event.sent_at_ms,
         verified=event.verified,
+        order=event.order if extended and event.order else None,
     )
 
 

@@ -47,6 +47,8 @@ class Shape:
     """Only the fields of 2021."""
     secrets: bool = False
     """With what is kept from others."""
+    extended: bool = False
+    """With what only streams with `v=2` show."""
 
 
 Encoder = Callable[[Event], bytes]
@@ -85,7 +87,7 @@ class _Kept:
 
 def frame_event(event: Event, shape: Shape) -> bytes:
     """Write an event with everything that sets it apart from the next."""
-    message = event_message(event, secrets=shape.secrets)
+    message = event_message(event, secrets=shape.secrets, extended=shape.extended)
     if shape.framing is Framing.GRPC:
         return bytes(message)
     line = b'{"result":' + encode(message, encoding=shape.encoding, published=shape.published) + b"}"

@@ -156,7 +156,7 @@ class StreamService:
         extended = context_of(call.metadata, call.peer.addr()).extended
         asked = Watch.of_request(request, extended=extended, known_types=self._feed.known_types)
         async with self._feed.open(asked) as (watch, subscription):
-            encode = self._feed.frames.encoder(Shape(Framing.GRPC, secrets=watch.secrets))
+            encode = self._feed.frames.encoder(Shape(Framing.GRPC, secrets=watch.secrets, extended=watch.extended))
             epoch = {"impervious-epoch": subscription.epoch} if watch.extended else None
             await call.send_initial_metadata(metadata=epoch)  # the word that the subscription stands
             while not self._feed.closing.begun:

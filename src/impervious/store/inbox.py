@@ -33,6 +33,8 @@ STRANGER_MESSAGES: Final = 4096
 STRANGER_BYTES: Final = 16 * 2**20
 """Bytes of parts kept whose header has not come, of everybody together."""
 QUARANTINE_BYTES: Final = 16 * 2**20
+DROPPED: Final = "its service shows nothing of it: no answer to a request of this node, or not of its format"
+"""Why a message of which its service shows nothing is in quarantine."""
 QUARANTINE_OVERHEAD: Final = 200
 """Bytes that a row of the quarantine takes beside its value, roughly."""
 
@@ -265,6 +267,8 @@ class Complete:
     data: bytes
     amount: Msat
     sent_at_ms: int
+    mark: str = ""
+    """`model.Event.order` of its event."""
 
 
 # --- Quarantine -------------------------------------------------------------------------------------------------------
@@ -349,3 +353,17 @@ def quarantine(
                 verified=False,
             )
         )
+
+
+def quarantine_message(tx: Tx, message: Complete, reason: str) -> None:
+    """Put a whole and verified message into quarantine."""
+    quarantine(
+        tx,
+        PaymentHash(message.id.bytes),
+        reason,
+        record_type=None,
+        value=message.data,
+        amount=message.amount,
+        service_type=message.service_type,
+        message=message,
+    )

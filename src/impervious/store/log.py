@@ -12,7 +12,8 @@ from impervious.store.transaction import Row, SqlValue, Tx
 from impervious.units import Msat
 
 _COLUMNS: Final = (
-    "seq, kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms, verified, public, secret"
+    "seq, kind, id, reply_to, sender, service_type, topic, data, amount_msat, sent_at_ms, verified, public, secret,"
+    " (SELECT mark FROM event_order WHERE event_order.seq = event.seq)"
 )
 _ROW_OVERHEAD_BYTES: Final = 200
 """What a row takes besides its data, roughly: for retention by size."""
@@ -217,6 +218,7 @@ def _event(row: Row) -> Event:
         verified,
         public,
         secret,
+        order,
     ) = row
     return Event(
         seq=seq,
@@ -232,6 +234,7 @@ def _event(row: Row) -> Event:
         verified=bool(verified),
         public=bool(public),
         secret=secret,
+        order=order or "",
     )
 
 

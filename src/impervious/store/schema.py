@@ -366,6 +366,12 @@ ALTER TABLE quarantine ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX quarantine_wanted ON quarantine (number) WHERE wanted;
 """
 
+_ORDER: Final = """
+-- Messages that may be out of their sender's order: 'gap' or 'late' (`model.Event.order`).
+CREATE TABLE event_order (seq INTEGER PRIMARY KEY REFERENCES event (seq) ON DELETE CASCADE, mark TEXT NOT NULL);
+ALTER TABLE unshown ADD COLUMN order_mark TEXT NOT NULL DEFAULT '';
+"""
+
 MIGRATIONS: Final = (
     _HOUSE,
     _FEDERATION,
@@ -382,6 +388,7 @@ MIGRATIONS: Final = (
     _SPENT,
     _UNSHOWN,
     _RELEASE,
+    _ORDER,
 )
 
 APPLICATION_ID: Final = 0x494D5056

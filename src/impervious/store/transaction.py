@@ -105,6 +105,8 @@ class Tx:
             event.secret,
             self.now_ms,
         )
+        if event.order:
+            self.run("INSERT INTO event_order VALUES (?, ?)", seq, event.order)
         self.run(
             "INSERT INTO log_size VALUES (?, 1, ?)"
             " ON CONFLICT (service_type) DO UPDATE SET events = events + 1, bytes = bytes + excluded.bytes",

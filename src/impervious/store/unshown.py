@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from impervious.model import EventKind, MessageId, NewEvent, NodePubkey, ServiceType, Shown
-from impervious.store.inbox import Complete
+from impervious.store.inbox import DROPPED, Complete, quarantine_message
 from impervious.store.transaction import Row, Tx
 from impervious.units import Msat
 
@@ -25,6 +25,8 @@ class Unshown:
     data: bytes
     amount: Msat
     sent_at_ms: int
+    mark: str
+    """`model.Event.order` of its event."""
 
 
 def topic(service_type: ServiceType) -> str:
@@ -35,8 +37,8 @@ def topic(service_type: ServiceType) -> str:
 def add(tx: Tx, service_type: ServiceType, message: Complete) -> None:
     """Queue a message for its service."""
     tx.run(
-        "INSERT INTO unshown (service_type, sender, id, reply_to, data, amount_msat, sent_at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO unshown (service_type, sender, id, reply_to, data, amount_msat, sent_at_ms, order_mark)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         service_type,
         message.sender.raw,
         message.id.bytes,
@@ -44,6 +46,7 @@ def add(tx: Tx, service_type: ServiceType, message: Complete) -> None:
         message.data,
         message.amount,
         message.sent_at_ms,
+        message.mark,
     )
     tx.wake(topic(service_type))
 
@@ -51,7 +54,8 @@ def add(tx: Tx, service_type: ServiceType, message: Complete) -> None:
 def oldest(tx: Tx, service_type: ServiceType, limit: int) -> list[Unshown]:
     """Read the front of a service's queue."""
     rows = tx.all(
-        "SELECT number, service_type, sender, id, reply_to, data, amount_msat, sent_at_ms FROM unshown"
+        "SELECT number, service_type, sender, id, reply_to, data, amount_msat, sent_at_ms, order_mark"
+        " FROM unshown"
         " WHERE service_type = ? ORDER BY number LIMIT ?",
         service_type,
         limit,
@@ -63,6 +67,17 @@ def take(tx: Tx, message: Unshown, shown: Shown | None) -> None:
     """Take a message out of its queue and write what is shown of it into the log; None: nothing."""
     tx.run("DELETE FROM unshown WHERE number = ?", message.number)
     if shown is None:
+        whole = Complete(
+            sender=message.sender,
+            order=0,
+            id=message.id,
+            reply_to=message.reply_to,
+            service_type=message.service_type,
+            data=message.data,
+            amount=message.amount,
+            sent_at_ms=message.sent_at_ms,
+        )
+        quarantine_message(tx, whole, DROPPED)
         return
     tx.emit(
         NewEvent(
@@ -78,12 +93,13 @@ def take(tx: Tx, message: Unshown, shown: Shown | None) -> None:
             verified=True,
             public=shown.public,
             secret=shown.secret,
+            order=message.mark,
         )
     )
 
 
 def _read(row: Row) -> Unshown:
-    number, service_type, sender, identifier, reply_to, data, amount, sent_at_ms = row
+    number, service_type, sender, identifier, reply_to, data, amount, sent_at_ms, mark = row
     return Unshown(
         number=number,
         service_type=ServiceType(service_type),
@@ -93,4 +109,5 @@ def _read(row: Row) -> Unshown:
         data=data,
         amount=Msat(amount),
         sent_at_ms=sent_at_ms,
+        mark=mark,
     )

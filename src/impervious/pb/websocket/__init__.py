@@ -91,6 +91,12 @@ class SubscribeResponse(betterproto2.Message):
     Whether from_pubkey was proved by a signature.
     """
 
+    order: "str | None" = betterproto2.field(104, betterproto2.TYPE_STRING, optional=True)
+    """
+    Of a message that may be out of its sender's order, on streams with v=2: "gap" if an earlier one has not come, "late"
+    if one that was sent later was shown before.
+    """
+
 
 default_message_pool.register_message("websocket", "SubscribeResponse", SubscribeResponse)
 

@@ -112,7 +112,7 @@ class Streams:
             async with feed.open(asked) as (watch, subscription):
                 await outlet.open(subscription.position, subscription.epoch if watch.extended else "")
                 if call.method != "HEAD":
-                    shape = Shape(outlet.framing, watch.encoding, watch.published, watch.secrets)
+                    shape = Shape(outlet.framing, watch.encoding, watch.published, watch.secrets, watch.extended)
                     await Pump(subscription, watch, feed.frames.encoder(shape), outlet).run(feed.closing)
         except Exception as error:  # a subscriber must always be told why its stream ends
             await outlet.fail(problem(error, call.path))
