@@ -46,6 +46,7 @@ async def test_who_has_private_channels_only_can_be_answered(
         await take(alice, 1, service="message")
         await alice.messages.send(you, "hello", wait=True)
         await alice.messages.send(you, b"x" * 4_000, wait=True)
+        await alice.service(LightningService).keysend(you, Sat(5))
         assert [len(event.data) for event in await take(erin, 2, service="message")] == [5, 4_000]
 
 

@@ -45,6 +45,7 @@ async def test_messages_that_wait_and_that_fail(tmp_path: Path, wall: Wall, auto
             await trio.sleep(25)
             found = await outbound.report(held)
             assert (found.state, found.parts_in_flight) == ("pending", 1)
+            assert "message.ttl_s" in found.reason
             bench.node.settlement_s = 0.1
             bench.node.answers.append(NodeRefused("LND: no"))
             await bench.outcome(failed := await bench.accept(b"x" * 1_000))

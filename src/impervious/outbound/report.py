@@ -32,7 +32,7 @@ def report(tx: Tx, message_id: MessageId, delivery: Delivery | None) -> MessageR
         if delivery.progress.next_try_ms > tx.now_ms:
             state, next_try_ms = RETRYING, delivery.progress.next_try_ms
     if outcome is None and stored.state is MessageState.SENDING and told.get("state") == PENDING:
-        state = PENDING
+        state, reason = PENDING, told["reason"]
     return MessageReport(
         id=message_id,
         recipient=stored.message.recipient,

@@ -14,12 +14,12 @@ from impervious.config import Config, ServiceConfig
 from impervious.errors import InvalidArgument, NodeUnavailable
 from impervious.gate import PaymentGate
 from impervious.hub import Hub
-from impervious.model import MessageId, MessageReport, NodePubkey
+from impervious.model import MessageId, MessageReport, NodePubkey, RouteHint
 from impervious.node import LightningNode
 from impervious.outbound import Outbound
 from impervious.service.keys import checked_key
 from impervious.service.transaction import ServiceTx, service_topic
-from impervious.store import Store, Tx, idempotency, peers
+from impervious.store import Store, Tx, hints, idempotency, peers
 from impervious.units import Msat
 
 T = TypeVar("T")
@@ -181,6 +181,10 @@ class ServiceContext:
     async def read(self, work: Callable[[ServiceTx], T]) -> T:
         """Run `work`, which must not write, on a snapshot of what is committed."""
         return await self._store.read(lambda tx: work(self.bind(tx)))
+
+    async def route_hints(self, node: NodePubkey) -> tuple[RouteHint, ...]:
+        """Return the ways to a node with private channels only, as it told them; mostly there are none."""
+        return await self._store.read(lambda tx: hints.find(tx, node))
 
     async def resolve(self, node: NodePubkey | str) -> NodePubkey:
         """Find the node that is meant by 66 hex digits, or by @ and the imp id of a peer.

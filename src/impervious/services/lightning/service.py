@@ -290,6 +290,7 @@ class LightningService(RunningService[Payer]):
             carried,
             fee_limit=limit,
             timeout_s=self._settings.payment_timeout_s,
+            hints=await self.context.route_hints(far),
         )
         key = self._key(idempotency_key, asking.keysend_sha256(far, sent, carried, limit))
         order = Order(payment_hash=preimage.payment_hash, amount=sent, fee_limit=limit, send=send, key=key)
