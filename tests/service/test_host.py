@@ -411,8 +411,9 @@ async def test_an_old_service_decides_and_writes_in_one(
     assert "echo: it defines show(), which writes while everything else waits: define project() instead" in caplog.text
 
 
+@pytest.mark.parametrize("later", [Discreet, EchoService], ids=["as it was", "without a projection"])
 async def test_a_projection_that_takes_long_holds_up_its_own_service_only(
-    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, later: type[EchoService]
 ) -> None:
     """Also the database and the other services wait for none, and what waits is there after a restart."""
     where_it_waits = trio.Event()
@@ -434,9 +435,10 @@ async def test_a_projection_that_takes_long_holds_up_its_own_service_only(
             assert await unshown_messages(carol) == 2
             assert [each.data for each in await everything(carol) if each.service_type == "echo"] == []
         patch.undo()
-        async with where.node("carol", Discreet) as carol:
+        async with where.node("carol", later) as carol:
             shown = await take(carol, 4, service="echo")
             assert [each.data for each in shown if not each.data.startswith(b"heard")] == [b"one", b"two"]
+            assert await unshown_messages(carol) == 0
 
 
 def slow_projector(run_sync: Any, service: Service, store: Any, hub: Any, _run_sync: Any, delays: Any) -> Projector:

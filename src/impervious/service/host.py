@@ -148,6 +148,8 @@ class Services:
         def note(tx: Tx) -> None:
             for each in self.active:
                 tables.migrate(tx, each.service_type, each.migrations)
+                if not projects(each):
+                    _show_left(tx, each.service_type)
             if self.wants_payments:
                 settled.since_s(tx)
             for name in self.readers:
@@ -330,6 +332,13 @@ class Services:
             logger.warning("%s: an event is lost: %s", service.service_type, full)
         else:
             self._broken.add(service)
+
+
+def _show_left(tx: Tx, service_type: ServiceType) -> None:
+    """Show what was queued for a version of a service that had a projection."""
+    while page := unshown.oldest(tx, service_type, PAGE):
+        for message in page:
+            unshown.take(tx, message, Shown(data=message.data))
 
 
 def reader_name(service: Service) -> str:
