@@ -353,7 +353,8 @@ async def test_switched_off_nothing_happens_and_messages_are_counted(
         async with where.node("carol", EchoService) as carol:
             await say(alice, carol, "ignored")
             await alice.messages.send((await carol.wait_ready()).pubkey, b"shown", wait=True)
-            [event] = await take(carol, 1, seconds=2)  # the ignored one leaves no gap to wait for
+            # The ignored one leaves no gap to wait for.
+            [event] = await take(carol, 1, seconds=2, service="message")
             assert event.data == b"shown"
             await trio.sleep(10)
             assert (carol.service(EchoService).facts, carol.service(EchoService).ran) == ([], 0)
