@@ -475,3 +475,16 @@ async def test_a_payment_whose_end_cannot_be_read_keeps_no_other_from_being_made
     assert (await market.paid(payment_hash)).attempts == 1
     assert caplog.text.count("its end cannot be read") == 3
     assert (await left_open(market.alice), await told(market.alice)) == (0, [])
+
+
+async def test_a_node_that_may_pay_nothing_pays_nothing(market: Market, autojump_clock: MockClock) -> None:
+    text, payment_hash = await market.ask()
+    gate = market.buyer.context._gate
+    gate.close("test", "its database was set back: adopt it")
+    you = (await market.carol.wait_ready()).pubkey
+    for call in (lambda: market.buyer.pay(text), lambda: market.buyer.keysend(you, Sat(9))):
+        with pytest.raises(FailedPrecondition, match="set back"):
+            await call()
+    assert (await market.got(payment_hash), await spent(market.alice), await left_open(market.alice)) == (0, 0, 0)
+    gate.open("test")
+    assert (await market.buyer.pay(text)).payment_hash == payment_hash
