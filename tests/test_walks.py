@@ -315,6 +315,9 @@ async def test_unsigned_bytes_are_shown_only_when_asked_for(
                 )
                 await trio.sleep(5)
                 events = await everything(carol)
+                aside = events.pop(0)  # of the first payment, which the second start still has
+                assert (aside.service_type, detail(aside)["recordId"]) == ("lightning", "QUARANTINED")
+                assert "message.accept_unsigned is off" in detail(aside)["reason"]
                 assert [(event.data, event.sender, event.verified) for event in events] == (
                     [(b"from a wallet", None, False)] if accept else []
                 )
