@@ -14,6 +14,7 @@ from tests.walks import detail, everything, stage
 from trio.testing import MockClock
 
 from impervious.errors import (
+    AlreadyExists,
     AlreadyPaying,
     FailedPrecondition,
     NodeRefused,
@@ -488,3 +489,16 @@ async def test_a_node_that_may_pay_nothing_pays_nothing(market: Market, autojump
     assert (await market.got(payment_hash), await spent(market.alice), await left_open(market.alice)) == (0, 0, 0)
     gate.open("test")
     assert (await market.buyer.pay(text)).payment_hash == payment_hash
+
+
+async def test_a_key_that_joins_a_payment_under_way_is_used_for_it(market: Market, autojump_clock: MockClock) -> None:
+    text, _ = await market.ask()
+    other, other_hash = await market.ask(6)
+    market.where.network.lnd("carol").delay_arrivals(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(market.buyer.pay, text)
+        await trio.sleep(1)
+        nursery.start_soon(partial(market.buyer.pay, text, idempotency_key="k"))
+    with pytest.raises(AlreadyExists):
+        await market.buyer.pay(other, idempotency_key="k")
+    assert await market.got(other_hash) == 0
