@@ -15,7 +15,7 @@ import trio
 
 from impervious.errors import OutOfRange, ResourceExhausted
 from impervious.hub import Hub
-from impervious.model import Event, NodePubkey
+from impervious.model import Event, EventKind, NodePubkey
 from impervious.store import Store, Tx, history, log
 
 PAGE: Final = 256
@@ -30,11 +30,14 @@ class Filter:
 
     service_types: frozenset[str] = frozenset()
     senders: frozenset[NodePubkey] = frozenset()
+    quarantined: bool = False
+    """Also payments that are not shown as what they claim to be; streams with `v=2` want them."""
 
     def wants(self, event: Event) -> bool:
         """Whether to show this event."""
         return (
             event.public
+            and (self.quarantined or event.kind is not EventKind.QUARANTINED)
             and (not self.service_types or event.service_type in self.service_types)
             and (not self.senders or event.sender in self.senders)
         )
@@ -129,6 +132,7 @@ class Subscription:
             limit=PAGE,
             service_types=sorted(self._filter.service_types),
             senders=sorted(self._filter.senders),
+            quarantined=self._filter.quarantined,
         )
 
     async def _read_feed(self) -> None:

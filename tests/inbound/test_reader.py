@@ -23,7 +23,6 @@ from impervious.inbound.reader import BATCH, Inbound, InboundPolicy
 from impervious.inbound.turns import Show, as_it_is
 from impervious.model import (
     Event,
-    EventKind,
     InvoiceCursor,
     InvoiceNews,
     NodeInfo,
@@ -115,10 +114,11 @@ class Reading:
             await trio.sleep(300)
 
     async def shown(self) -> list[Event]:
-        return [event for event in await self.events() if event.kind is not EventKind.QUARANTINED]
+        return await self.store.read(lambda tx: log.public_events(tx, after=0, limit=1000))
 
     async def events(self) -> list[Event]:
-        return await self.store.read(lambda tx: log.public_events(tx, after=0, limit=1000))
+        """What streams with `v=2` show."""
+        return await self.store.read(lambda tx: log.public_events(tx, after=0, limit=1000, quarantined=True))
 
     async def quarantined(self) -> list[str]:
         rows = await self.store.read(lambda tx: tx.all("SELECT reason FROM quarantine ORDER BY number"))

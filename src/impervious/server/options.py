@@ -187,7 +187,7 @@ class Watch:
         senders, peers = _senders(query.all("from"), "from")
         return cls(
             since=_since(query, headers),
-            wanted=Filter(service_types=types, senders=senders),
+            wanted=Filter(service_types=types, senders=senders, quarantined=extended),
             encoding=encoding,
             extended=extended,
             secrets=query.flag("secrets"),
@@ -206,7 +206,7 @@ class Watch:
         senders, peers = _senders(request.from_pubkey, "from_pubkey")
         return cls(
             since=request.since,
-            wanted=Filter(service_types=types, senders=senders),
+            wanted=Filter(service_types=types, senders=senders, quarantined=extended),
             extended=extended,
             secrets=request.secrets,
             peers=peers,

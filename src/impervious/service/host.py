@@ -18,7 +18,7 @@ from impervious.errors import ConfigError, Malformed, NotFound, StoreFull
 from impervious.gate import PaymentGate
 from impervious.hub import Hub
 from impervious.inbound.turns import LATER
-from impervious.model import Event, ServiceType, Shown
+from impervious.model import Event, EventKind, ServiceType, Shown
 from impervious.node import LightningNode
 from impervious.outbound import Outbound
 from impervious.service import faults, tables
@@ -131,6 +131,10 @@ class Services:
     def readers(self) -> frozenset[str]:
         """Names of the cursors that are read now."""
         return frozenset(reader_name(each) for each in self.active if each.handles_facts)
+
+    @property
+    def _payment_readers(self) -> frozenset[str]:
+        return frozenset(reader_name(each) for each in self.active if each.handles_facts and each.handles_payments)
 
     @property
     def wants_payments(self) -> bool:
@@ -296,6 +300,8 @@ class Services:
             if effect is not None:
                 service.context.run_effect(tx, effect)
             log.advance_reader(tx, name, event.seq)
+            if event.kind is EventKind.PAYMENT:
+                log.forget_payment(tx, event.seq, self._payment_readers)
 
         await self._store.write(commit)
 

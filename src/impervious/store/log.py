@@ -53,6 +53,20 @@ def by_service_type(tx: Tx) -> dict[str, int]:
     return {str(service_type): int(events) for service_type, events in rows}
 
 
+def forget_payment(tx: Tx, seq: int, readers: AbstractSet[str]) -> None:
+    """Delete a payment that is on no stream, once all that it is kept for have read it.
+
+    A stranger can make one for a satoshi; the event that a service makes of it stays.
+
+    Args:
+      tx: the transaction.
+      seq: its position.
+      readers: names of those that it is kept for.
+    """
+    if all((reader_position(tx, name) or 0) >= seq for name in readers):
+        tx.run("DELETE FROM event WHERE seq = ? AND kind = 'payment' AND NOT public", seq)
+
+
 def newest(tx: Tx) -> int:
     """Return the last `seq` that was given, also when its row is pruned."""
     return tx.number("SELECT seq FROM sqlite_sequence WHERE name = 'event'")
@@ -64,7 +78,13 @@ def pruned_through(tx: Tx) -> int:
 
 
 def public_events(
-    tx: Tx, *, after: int, limit: int, service_types: Sequence[str] = (), senders: Sequence[NodePubkey] = ()
+    tx: Tx,
+    *,
+    after: int,
+    limit: int,
+    service_types: Sequence[str] = (),
+    senders: Sequence[NodePubkey] = (),
+    quarantined: bool = False,
 ) -> list[Event]:
     """Read what streams show, from behind `after`, in order.
 
@@ -74,6 +94,7 @@ def public_events(
       limit: at most that many.
       service_types: only these, if any are given.
       senders: only these, if any are given.
+      quarantined: also payments that are not shown as what they claim to be.
     """
     where, parameters = "seq > ? AND public", [after]
     values: list[SqlValue] = list(parameters)
@@ -83,6 +104,8 @@ def public_events(
     if senders:
         where += f" AND sender IN ({_marks(senders)})"
         values += [sender.raw for sender in senders]
+    if not quarantined:
+        where += " AND kind <> 'quarantined'"
     rows = tx.all(f"SELECT {_COLUMNS} FROM event WHERE {where} ORDER BY seq LIMIT ?", *values, limit)
     return [_event(row) for row in rows]
 

@@ -87,7 +87,10 @@ def want(tx: Tx, numbers: Sequence[int]) -> None:
 
 def wanted(tx: Tx, *, limit: int) -> list[int]:
     """Return the numbers of those that are to be released."""
-    return [row[0] for row in tx.all("SELECT number FROM quarantine WHERE wanted ORDER BY number LIMIT ?", limit)]
+    return [
+        row[0]
+        for row in tx.all("SELECT number FROM quarantine WHERE wanted AND number > 0 ORDER BY number LIMIT ?", limit)
+    ]
 
 
 def unwant(tx: Tx, number: int) -> None:
