@@ -297,6 +297,7 @@ async def test_a_database_of_another_node_is_refused(tmp_path: Path, wall: Wall,
 async def test_unsigned_bytes_are_shown_only_when_asked_for(
     tmp_path: Path, wall: Wall, autojump_clock: MockClock
 ) -> None:
+    from impervious.events import Filter
     from impervious.model import Preimage
     from impervious.units import Msat
 
@@ -315,7 +316,8 @@ async def test_unsigned_bytes_are_shown_only_when_asked_for(
                 )
                 await trio.sleep(5)
                 events = await everything(carol)
-                aside = events.pop(0)  # of the first payment, which the second start still has
+                async with carol.events(since=0, wanted=Filter(quarantined=True)) as subscription:
+                    aside = await anext(subscription)  # of the first payment, which the second start still has
                 assert (aside.service_type, detail(aside)["recordId"]) == ("lightning", "QUARANTINED")
                 assert "message.accept_unsigned is off" in detail(aside)["reason"]
                 assert [(event.data, event.sender, event.verified) for event in events] == (
