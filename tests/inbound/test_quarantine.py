@@ -178,3 +178,18 @@ async def test_a_flood_gets_a_few_lines_and_their_number(
 
 def test_a_satoshi_is_enough() -> None:
     assert isinstance(arrival.read(invoice(letter("x", 1), amount=1000), LOCAL), arrival.PartArrived)
+
+
+async def test_parts_to_a_record_that_no_service_has_any_more_are_put_aside(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with open_reading(tmp_path, wall) as here:
+        first, _ = pieces(b"a" * 1800, uuid4())
+        here.node.pay(envelope.encode(first))
+        await here.settled()
+        here.policy = replace(here.policy, services={}, active=frozenset())
+        wall.offset_ms += 2 * 86_400_000
+        await here.settled()
+        [event] = await put_aside(here)
+        assert "no service has any more" in json.loads(event.data)["reason"]
+        assert event.amount == 1000

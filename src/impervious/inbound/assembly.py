@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from impervious.containment import reason_of
 from impervious.errors import Malformed
 from impervious.inbound import turns
 from impervious.inbound.arrival import Local, PartArrived
@@ -170,28 +171,33 @@ def _give_up_contained(tx: Tx, local: Local, found: Assembly, show: Show) -> Non
     """Give a message up; if that fails, forget it all the same, or it would be in the way of everything that comes."""
     error = run_contained(tx, partial(give_up, tx, local, found, show))
     if error is not None:
-        logger.error("incomplete message %s: forgotten", found.id, exc_info=error)
+        logger.error("incomplete message %s: put into quarantine without its bytes", found.id, exc_info=error)
         inbox.drop_assembly(tx, found.record_type, found.id)
+        kept = partial(inbox.quarantine, record_type=None, value=b"", amount=found.amount)
+        run_contained(tx, partial(kept, tx, PaymentHash(found.id.bytes), reason_of(error)))
 
 
 def give_up(tx: Tx, local: Local, found: Assembly, show: Show = as_it_is) -> None:
     """Forget an incomplete message; if its sender is known, say so on the stream and let later ones have their turn."""
-    kept = b"" if found.header else b"".join(inbox.fragments_within(tx, found.record_type, found.id, MAX_KEPT_BYTES))
+    service_type = local.services.get(found.record_type)
+    shown = found.header is not None and service_type is not None
+    kept = b"" if shown else b"".join(inbox.fragments_within(tx, found.record_type, found.id, MAX_KEPT_BYTES))
     inbox.drop_assembly(tx, found.record_type, found.id)
     inbox.count(tx, "expired_messages")
-    if found.header is None:
+    if found.header is None or service_type is None:
         inbox.quarantine(
             tx,
             PaymentHash(found.id.bytes),
-            "parts of a message whose header did not come",
+            "parts of a message whose header did not come"
+            if found.header is None
+            else "parts of a message to a record that no service has any more",
             record_type=None,
             value=kept,
             amount=found.amount,
-            service_type=local.services.get(found.record_type),
+            service_type=service_type,
         )
         return
     inbox.mark_seen(tx, found.header.sender, found.id)  # what comes late must not begin it again
-    service_type = local.services[found.record_type]
     detail = {
         "state": "expired",
         "service": service_type,
