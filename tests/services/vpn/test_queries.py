@@ -64,7 +64,7 @@ async def scans(node: Node, statements: set[str]) -> list[str]:
                 scan = SCANNED.match(str(row[-1]))
                 if scan is None or scan[1] in (*BOUNDED, "CONSTANT"):
                     continue
-                if not ("INDEX" in scan[2] and sql.endswith("LIMIT 1")):  # the first of an index is found at once
+                if not ("INDEX" in scan[2] and sql.endswith(("LIMIT 1", "LIMIT ?"))):  # the first of an index: at once
                     found.append(f"{scan[0]}: {sql}")
         return found
 
