@@ -25,6 +25,7 @@ from impervious.services.built_in import BUILT_IN
 from impervious.services.lightning import LightningService
 from impervious.store import Tx, open_store
 from impervious.store.history import SEQ_STEP
+from impervious.supervisor import TIDY_EVERY_S
 from impervious.units import Msat, Sat
 from impervious.wire import envelope
 
@@ -351,7 +352,7 @@ async def test_only_what_is_newer_than_the_mark_is_read(
         monkeypatch.setattr(node, "list_payments", counted)
         async with where.node("alice"):
             await trio.sleep(5)
-        assert asked == [0]
+        assert asked == [0, 0]  # at the start, and before anything is forgotten
 
 
 async def test_an_lnd_with_another_time_is_told(
@@ -475,3 +476,41 @@ async def test_a_daemon_that_was_off_for_long_is_not_taken_for_a_restored_one(
                 await trio.sleep(600)
                 assert alice.status.ready
                 assert not await spent(alice)
+
+
+async def test_an_idle_database_of_an_earlier_version_is_not_taken_for_a_restored_one(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    """The event of the last message is kept longer than the message itself, and there was no mark."""
+    async with stage(tmp_path, wall) as where:
+        async with where.node("alice") as alice:
+            await alice.messages.send(key_of(where, "carol"), "long ago", wait=True)
+        async with open_store(where.folder / "alice.db", now_ms=wall, run_sync=inline) as store:
+            await store.write(lambda tx: tx.run("DELETE FROM part"))
+            await store.write(lambda tx: tx.run("DELETE FROM outbound"))
+            await store.write(
+                lambda tx: tx.run("UPDATE history SET clock_ms = 0, payment_index = 0, payment_created_s = 0")
+            )
+        wall.offset_ms += 30 * 86_400_000
+        async with where.node("alice") as alice:
+            await trio.sleep(60)
+            assert alice.status.ready
+            await alice.messages.send(key_of(where, "carol"), "and now", wait=True)
+
+
+async def test_what_is_forgotten_between_two_marks_is_not_missed(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    """A message that was accepted long ago may be paid just before it is forgotten."""
+    async with stage(tmp_path, wall) as where:
+        async with where.node("alice") as alice:
+            await trio.sleep(TIDY_EVERY_S - 5)
+            message = await alice.messages.send(key_of(where, "carol"), "an old debt", wait=True)
+            await alice.messages.context.transaction(
+                lambda tx: tx._tx.run("UPDATE outbound SET accepted_at_ms = 1 WHERE id = ?", message.bytes)
+            )
+            await trio.sleep(20)
+            assert not await alice.messages.context.read(lambda tx: tx._tx.all("SELECT 1 FROM outbound"))
+        async with where.node("alice") as alice:
+            await trio.sleep(60)
+            assert alice.status.ready

@@ -160,6 +160,20 @@ async def newest_payment(node: InvoiceNode) -> Mark:
     return Mark(index=page.last_index, created_s=page.payments[-1].created_s) if page.payments else Mark()
 
 
+async def note_mark(node: InvoiceNode, store: Store) -> Mark:
+    """Store and return the newest payment there is. Call it only while nothing is unknown.
+
+    Raises:
+      NodeUnavailable: the node cannot be asked now.
+      NodeRefused: it does not let us ask.
+      StoreFull: it cannot be stored now.
+    """
+    newest = await newest_payment(node)
+    if newest != Mark():
+        await store.write(partial(history.set_mark, newest=newest))
+    return newest
+
+
 async def keep_mark(node: LightningNode, store: Store) -> NoReturn:
     """Store every minute how far the node's payments are seen, so that a start has few of them to read.
 
@@ -173,9 +187,8 @@ async def keep_mark(node: LightningNode, store: Store) -> NoReturn:
     while True:
         await trio.sleep(MARK_EVERY_S)
         try:
-            newest = await newest_payment(node)
+            newest = await note_mark(node, store)
             if newest not in (seen, Mark()):
-                await store.write(partial(history.set_mark, newest=newest))
                 if seen is not None and newest.index > seen.index:  # so it was begun in the last minute
                     wrong = _tell_wrong_clock(newest.created_s - store.now_ms() // 1000, told=wrong)
                 seen = newest

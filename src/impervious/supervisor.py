@@ -30,7 +30,7 @@ from impervious.lifetime import Lifetime
 from impervious.model import NodeInfo, NodePubkey, NodeState, NodeStatus, Payment, RecordType, ServiceType
 from impervious.node import LightningNode
 from impervious.outbound import Outbound, SendPolicy, debts
-from impervious.payment_books import Sent, keep_mark, newest_payment, sent_by, unknown_message
+from impervious.payment_books import Sent, keep_mark, newest_payment, note_mark, sent_by, unknown_message
 from impervious.server.listeners import Addresses, Listeners, open_listeners
 from impervious.service import Service
 from impervious.service.discovery import find_services, with_entries
@@ -253,12 +253,21 @@ async def open_node(
                 gate.close(STARTING, _JUST_STARTED)
                 gate.look = partial(_look, identified, keeper)
                 work.start_soon(keeper.run)
-                work.start_soon(_identify, lightning, store, keeper, gate, record_types(config), identified)
+                work.start_soon(
+                    _identify,
+                    lightning,
+                    store,
+                    keeper,
+                    gate,
+                    record_types(config),
+                    config.limits.idempotency_days,
+                    identified,
+                )
                 for run in (
                     outbound.run,
                     partial(_keep_paying_debts, store, outbound.policy),
                     partial(keep_mark, lightning, store),
-                    partial(_keep_tidy, store, hosted, clock, retention(config, hosted)),
+                    partial(_keep_tidy, lightning, store, hosted, clock, retention(config, hosted)),
                 ):
                     work.start_soon(_after, identified, partial(_unless_set_back, gate, run))
                 work.start_soon(partial(disk.keep_looking, every_s=LOOK_S if listeners else LOOK_SELDOM_S))
@@ -320,17 +329,19 @@ async def _identify(
     keeper: Timekeeper,
     gate: PaymentGate,
     services: Mapping[RecordType, ServiceType],
+    kept_days: int,
     identified: trio.Event,
 ) -> None:
     """Make sure that the database is this Lightning node's, and not older than what it was used for."""
     info = await lightning.wait_ready()
 
+    await store.read(lambda tx: check_identity(tx, info.pubkey))
+    await keeper.wait_compared()  # what may be forgotten depends on the time
+
     def known(tx: Tx) -> tuple[Mark | None, bool]:
-        check_identity(tx, info.pubkey)
-        return history.mark(tx), history.is_set_back(tx)
+        return history.mark(tx, kept_days=kept_days), history.is_set_back(tx)
 
     mark, set_back = await store.read(known)
-    await keeper.wait_compared()
     read = partial(sent_by, own=info.pubkey, services=services)
     lost, newest = (None, Mark()) if set_back else await _look_into_books(lightning, store, mark, read)
 
@@ -400,7 +411,9 @@ async def _unless_set_back(gate: PaymentGate, run: Callable[[], Awaitable[object
         await run()
 
 
-async def _keep_tidy(store: Store, services: Services, clock: NodeClock, kept: Retention) -> NoReturn:
+async def _keep_tidy(
+    lightning: LightningNode, store: Store, services: Services, clock: NodeClock, kept: Retention
+) -> NoReturn:
     """Forget what is old, every few minutes and in steps, once it is certain what is old."""
 
     def begin(tx: Tx) -> None:
@@ -413,12 +426,19 @@ async def _keep_tidy(store: Store, services: Services, clock: NodeClock, kept: R
             continue
         removed = 0
         try:
+            # First, or the next start would find payments of messages that are forgotten by then.
+            await note_mark(lightning, store)
             await store.write(begin)
             while (step := await store.write(lambda tx: upkeep.tidy_step(tx, kept))).more:
                 removed += step.events
                 await trio.sleep(TIDY_STEP_S)
         except StoreFull as error:
             logger.warning("nothing was pruned: %s", error)
+        except (NodeUnavailable, NodeRefused) as error:
+            logger.debug("nothing is pruned yet: LND's payments cannot be read: %s", error)
+            await lightning.wait_ready()
+            await trio.sleep(COMPARE_SOON_S)
+            continue
         if removed:
             logger.info("%d old events were pruned", removed)
         await trio.sleep(TIDY_EVERY_S)

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 COMPARE_EVERY_S: Final = 60.0
 COMPARE_SOON_S: Final = 5.0
 """While the clock is not right: a clock that is set shall not have to wait."""
+STALE_S: Final = 60.0
+"""How long an answer may be kept by a node's client; a node that always gives the same object is believed then."""
 CAUSE: Final = "clock"
 
 
@@ -41,6 +43,7 @@ class Timekeeper:
         self._gate = gate
         self._stale: NodeInfo | None = None
         """What the node had said of itself when the clock jumped."""
+        self._stale_since = 0.0
         self._compared = trio.Event()
         self._began_ms = 0
 
@@ -87,8 +90,9 @@ class Timekeeper:
         if self._clock.trust is Trust.UNCHECKED and self._compared.is_set():
             if self._stale is None:
                 logger.warning("the machine's clock has jumped: nothing is forgotten until the chain agrees with it")
-                self._stale, info = info, await self._node.wait_ready()
-            if info is self._stale:
+                self._stale, self._stale_since = info, trio.current_time()
+                info = await self._node.wait_ready()
+            if info is self._stale and trio.current_time() - self._stale_since < STALE_S:
                 return  # an answer that the node's client keeps, as old as the jump or older
         self._stale = None
         before_ms = self._clock.now_ms()

@@ -219,6 +219,21 @@ async def test_a_debt_is_reopened_alone_and_as_the_newest(two: Store, wall: Stil
     assert await two.read(outbox.count_debts) == 0
 
 
+async def test_a_debt_that_is_reopened_gets_a_number_that_no_message_had_or_will_have(two: Store, wall: Still) -> None:
+    """The sender takes up what is above the last number it has seen: one given twice would wait for a restart."""
+    await two.write(lambda tx: add(tx, THREE, deadline_ms=None))
+    seen = [each.number for each in await two.read(lambda tx: outbox.tickets(tx, after=0, limit=9))]
+    await two.write(lambda tx: outbox.keep_debt(tx, ONE, "why", retry_ms=wall()))
+    await two.write(lambda tx: tx.run("DELETE FROM outbound WHERE id IN (?, ?)", TWO.bytes, THREE.bytes))
+    await two.write(lambda tx: outbox.reopen(tx, ONE, [part(MessageId(int=9), 0)], order=8))
+    [debt] = await two.read(lambda tx: outbox.tickets(tx, after=max(seen), limit=9))
+    assert debt.id == ONE
+    await two.write(lambda tx: tx.run("DELETE FROM outbound"))
+    await two.write(lambda tx: add(tx, TWO, deadline_ms=None))
+    [later] = await two.read(lambda tx: outbox.tickets(tx, after=debt.number, limit=9))
+    assert later.id == TWO
+
+
 async def test_of_debts_the_longest_waiting_come_first(store: Store, wall: Still) -> None:
     for position, message_id in enumerate((ONE, TWO, THREE)):
         await store.write(partial(add, message_id=message_id, deadline_ms=None))

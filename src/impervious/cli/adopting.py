@@ -89,7 +89,7 @@ async def adopt_into(
 
     def known(tx: Tx) -> history.Mark:
         check_identity(tx, info.pubkey)
-        return history.mark(tx) or history.Mark()
+        return history.mark(tx, kept_days=config.limits.idempotency_days) or history.Mark()
 
     mark = await store.read(known)
     books = await read_books(node, mark, own=info.pubkey, services=record_types(config))

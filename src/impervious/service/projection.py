@@ -107,7 +107,7 @@ class Projector:
             await trio.sleep(delay_s)
 
     def _project(self, message: Unshown) -> Shown | None:
-        return self._asked(message, lambda: self._service.project(_fact(message)))
+        return self._asked(message, lambda: self._service.project(_fact(message)), is_written=False)
 
     def _written(self, tx: Tx, message: Unshown) -> Shown | None:
         service = cast("_Legacy", self._service)
@@ -117,16 +117,22 @@ class Projector:
             with tx.attempt():
                 return context.run_effect(tx, lambda bound: service.show(bound, _fact(message)), what=service.show)
 
-        return self._asked(message, show)
+        return self._asked(message, show, is_written=True)
 
-    def _asked(self, message: Unshown, ask: Callable[[], Shown | None]) -> Shown | None:
-        """Ask; what a service cannot read, or breaks at, is dropped."""
+    def _asked(self, message: Unshown, ask: Callable[[], Shown | None], *, is_written: bool) -> Shown | None:
+        """Ask; what a service cannot read, or breaks at, is dropped.
+
+        Args:
+          message: that is to be shown.
+          ask: the service.
+          is_written: whether it is asked in our transaction; errors of another database are the service's own.
+        """
         try:
             return _checked(ask())
         except Malformed as error:
             logger.info("%s: message %s of %s is dropped: %s", message.service_type, message.id, message.sender, error)
         except BaseException as error:  # noqa: ASYNC103 - in a thread, where nothing is cancelled
-            if is_environmental(error):
+            if is_written and is_environmental(error):
                 raise
             logger.exception("%s: message %s of %s is dropped", message.service_type, message.id, message.sender)
         return None  # noqa: ASYNC104

@@ -65,15 +65,22 @@ class Mark:
     """By the node's clock."""
 
 
-def mark(tx: Tx) -> Mark | None:
-    """Return the newest payment that was seen; None: this database has never been used."""
+def mark(tx: Tx, *, kept_days: int) -> Mark | None:
+    """Return the newest payment that was seen; None: this database has never been used.
+
+    Args:
+      tx: the transaction.
+      kept_days: how long ended messages are kept, in days; 0: for ever. What was paid before may be forgotten rightly.
+    """
     row = tx.one("SELECT payment_index, payment_created_s FROM history")
     if row and any(row):
         return Mark(index=row[0], created_s=row[1])
     newest_s = newest_ms(tx) // 1000
     if outbox.identity(tx) is None or not newest_s:
         return None
-    return Mark(created_s=newest_s - 3600)  # made by an earlier version, or on a node that had never paid
+    # Made by an earlier version, or on a node that had never paid. A message is paid within a day of its acceptance.
+    forgotten_s = tx.now_ms // 1000 - max(0, kept_days - 1) * 86_400 if kept_days else 0
+    return Mark(created_s=max(newest_s - 3600, forgotten_s))
 
 
 def set_mark(tx: Tx, newest: Mark) -> None:

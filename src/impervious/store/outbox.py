@@ -383,10 +383,19 @@ def count_debts(tx: Tx) -> int:
 
 
 def reopen(tx: Tx, message_id: MessageId, parts: Sequence[Part], *, order: int) -> None:
-    """Send a debt anew: it is the newest message of the outbox, with another order and other payments."""
+    """Send a debt anew: it is the newest message of the outbox, with another order and other payments.
+
+    Its number is above every one that was ever given: the sender takes up only what is above the last that it has seen.
+    """
+    number = 1 + max(
+        tx.number("SELECT max(number) FROM outbound"),
+        tx.number("SELECT seq FROM sqlite_sequence WHERE name = 'outbound'"),
+    )
+    tx.run("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbound'", number)
     tx.run(
-        "UPDATE outbound SET number = (SELECT max(number) + 1 FROM outbound), state = ?, outcome = NULL, header = NULL,"
-        " signature = NULL, progress = NULL, retry_ms = NULL, ord = ? WHERE id = ?",
+        "UPDATE outbound SET number = ?, state = ?, outcome = NULL, header = NULL, signature = NULL, progress = NULL,"
+        " retry_ms = NULL, ord = ? WHERE id = ?",
+        number,
         MessageState.ACCEPTED.value,
         order,
         message_id.bytes,

@@ -21,7 +21,7 @@ class Wrapped(betterproto2.Message):
 
 def test_names() -> None:
     assert [field.json_name for field in fields_of(SubscribeResponse)] == (
-        ["id", "replyToId", "fromPubkey", "data", "serviceType", "amount", "seq", "sentAtMs", "verified"]
+        ["id", "replyToId", "fromPubkey", "data", "serviceType", "amount", "seq", "sentAtMs", "verified", "order"]
     )
     assert "port1" in [field.json_name for field in fields_of(StartSocketResponse)]
     assert [(field.proto_name, field.json_name) for field in fields_of(Odd)] == [("class", "class"), ("a_1b_c", "a1bC")]
