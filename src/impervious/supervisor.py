@@ -309,7 +309,7 @@ async def _listening(config: Config, *, wanted: bool) -> AsyncIterator[Listeners
 async def _serve_doors(  # noqa: ASYNC114, ASYNC128 - the doors tell task_status
     node: Node, listeners: Listeners, *, task_status: trio.TaskStatus[None]
 ) -> NoReturn:
-    # Here, because a program without doors need not load Quart.
+    # Here, because a program without doors need not load Quart and Hypercorn.
     from impervious.server.doors import Doors
 
     await Doors(node, node.config, listeners).serve(task_status=task_status)

@@ -190,7 +190,7 @@ async def test_an_error_in_one_connection_is_logged_and_ends_it_alone(
             raise RuntimeError("a bug")
 
         with monkeypatch.context() as patch:
-            patch.setattr(exchange.Exchange, "run", broken)
+            patch.setattr(exchange.Exchange, "handle", broken)
             async with await connect(address) as stream:
                 await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert await read_until_closed(stream) == b""

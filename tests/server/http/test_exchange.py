@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from impervious.server.closing import Closing
 from impervious.server.http import exchange
@@ -148,3 +149,69 @@ async def test_to_write_to_a_peer_that_is_gone_is_no_error(caplog: pytest.LogCap
         await stream.aclose()
         await over.wait()
     assert not caplog.records
+
+
+async def test_a_connection_takes_any_number_of_requests() -> None:
+    async with served(answer_ok) as (stream, over):
+        for _ in range(1100):  # Hypercorn would close it after 1000
+            await stream.send_all(GET)
+            assert b"close" not in await stream.receive_some()
+        await stream.send_eof()
+        await over.wait()
+
+
+async def test_a_bug_behind_an_answer_spoils_no_other_answer(caplog: pytest.LogCaptureFixture) -> None:
+    first_answered, second_asked = trio.Event(), trio.Event()
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        if first_answered.is_set():
+            second_asked.set()
+            await trio.testing.wait_all_tasks_blocked()
+            await answer_ok(scope, receive, send)
+            return
+        await answer_ok(scope, receive, send)
+        first_answered.set()
+        await second_asked.wait()
+        raise RuntimeError("a bug")
+
+    async with served(late) as (stream, _):
+        for _ in range(2):
+            await stream.send_all(GET)
+            assert (await stream.receive_some()).endswith(b"\r\n\r\nok")
+    assert "incident" in caplog.text
+
+
+async def test_a_client_of_http_1_0_gets_its_answer_and_the_end() -> None:
+    async def unbounded(scope: Any, receive: Any, send: Any) -> None:
+        await send(UNBOUNDED)
+        await send(body(b"first", more=True))
+        await send(body(b"last"))
+
+    async with served(unbounded) as (stream, over):
+        await stream.send_all(b"GET /x HTTP/1.0\r\n\r\n")
+        assert (await all_of(stream)).endswith(b"\r\n\r\nfirstlast")
+        await over.wait()
+
+
+async def test_a_body_that_no_application_takes_does_not_hold_its_connection() -> None:
+    async def deaf(scope: Any, receive: Any, send: Any) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        await answer_ok(scope, receive, send)
+
+    chunks = b"".join(b"1\r\n%c\r\n" % (97 + each % 26) for each in range(200))
+    async with served(deaf) as (stream, over):
+        await stream.send_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        await stream.send_eof()
+        assert b" 200 " in await all_of(stream)
+        await over.wait()
+
+
+@pytest.mark.parametrize("behind", [GET, b"garbage\r\n\r\n"])
+async def test_what_comes_behind_the_last_request_is_ignored(behind: bytes) -> None:
+    async with served(answer_ok) as (stream, over):
+        await stream.send_all(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + behind)
+        answered = await all_of(stream)
+        assert answered.startswith(b"HTTP/1.1 200")
+        assert answered.endswith(b"ok")
+        await stream.aclose()
+        await over.wait()

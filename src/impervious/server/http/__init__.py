@@ -1,1 +1,1 @@
-"""HTTP, REST and streams: ASGI applications, and a server of HTTP/1.1 that runs them on Trio."""
+"""HTTP, REST and streams: ASGI applications, and what makes Hypercorn's HTTP/1.1 fit to face strangers."""
