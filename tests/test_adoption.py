@@ -25,9 +25,10 @@ from impervious.services.built_in import BUILT_IN
 from impervious.services.lightning import LightningService
 from impervious.store import Tx, open_store
 from impervious.store.history import SEQ_STEP
-from impervious.supervisor import TIDY_EVERY_S
+from impervious.supervisor import TIDY_EVERY_S, Node
 from impervious.units import Msat, Sat
 from impervious.wire import envelope
+from impervious.wire.keysend import PREIMAGE_RECORD
 
 
 class Echo(Service):
@@ -514,3 +515,201 @@ async def test_what_is_forgotten_between_two_marks_is_not_missed(
         async with where.node("alice") as alice:
             await trio.sleep(60)
             assert alice.status.ready
+
+
+async def settle_held(where: Stage) -> None:
+    """Have carol's LND settle every keysend that it holds."""
+    page = await where.network.node("alice").list_payments(limit=1000, records=True)
+    for each in page.payments:
+        if each.status is PaymentStatus.IN_FLIGHT:
+            where.network.lnd("carol").settle_invoice(Preimage(each.records[PREIMAGE_RECORD]))
+
+
+async def outcomes(node: Node) -> list[Any]:
+    told = [detail(each) for each in await everything(node) if each.service_type == "status"]
+    return [each for each in told if each["state"] in ("delivered", "failed")]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("settles", [False, True])
+async def test_what_is_in_flight_ends_as_its_payments_do(
+    queued: bool, settles: bool, tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    text = "0123456789" * 250
+    async with stage(tmp_path, wall) as where:
+        carol = key_of(where, "carol")
+        where.network.lnd("carol").hold_keysends(600)
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            if queued:
+                where.network.lnd("alice").stop()
+                await alice.messages.context.transaction(lambda tx: tx.send(carol, text.encode()))
+        back_up(where)
+        if queued:
+            where.network.lnd("alice").start()
+        async with where.node("alice") as alice:
+            if not queued:
+                await alice.messages.send(carol, text)
+            await trio.sleep(10)
+        restore(where)
+        async with where.node("alice") as alice:
+            await trio.sleep(5)
+            assert alice.status.state is NodeState.PAYING_NOTHING
+        found = await adopted(where)
+        assert (found.messages, found.payments, found.queued_delivered) == (0 if queued else 1, 0 if queued else 3, 0)
+        assert (found.under_way, found.incomplete, found.queued_shortened) == (1, 0, 0)
+        async with where.node("alice") as alice:
+            await trio.sleep(30)
+            assert alice.status.ready
+            assert await outcomes(alice) == []
+            assert await spent(alice) > 3000  # what its payments may cost at most
+            if settles:
+                await settle_held(where)
+            await trio.sleep(1200)
+            [end] = await outcomes(alice)
+            if settles:
+                assert (end["state"], end["parts"], end["amount_sat"]) == ("delivered", 3, 3)
+                assert await spent(alice) == 3000 + end["fee_msat"]
+            else:
+                assert (end["state"], end["parts_settled"], end["amount_spent_sat"]) == ("failed", 0, 0)
+                assert "keysend-hold-time" in end["reason"]
+                assert await spent(alice) == 0
+        assert await payments(where) == (3 if settles else 0)
+        assert await received(where) == ([text] if settles else [])
+
+
+async def test_what_was_in_flight_and_did_not_reach_the_recipient_is_sent_again(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    text = "0123456789" * 250
+    async with stage(tmp_path, wall) as where:
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+        back_up(where)
+        where.network.lnd("carol").delay_arrivals(30)
+        async with where.node("alice") as alice:
+            await alice.messages.send(key_of(where, "carol"), text)
+            await trio.sleep(5)
+        restore(where)
+        assert (await adopted(where)).under_way == 1
+        where.network.lnd("carol").stop()
+        async with where.node("alice") as alice:
+            await trio.sleep(120)
+            assert await outcomes(alice) == []
+            assert await payments(where) == 0
+            where.network.lnd("carol").start()
+            where.network.lnd("carol").delay_arrivals(0)
+            await trio.sleep(400)
+            [end] = await outcomes(alice)
+            assert (end["state"], end["parts"]) == ("delivered", 3)
+        assert await payments(where) == 3
+        assert await received(where) == [text]
+
+
+async def test_of_a_message_that_is_lost_in_part_only_what_has_settled_was_sent(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+        back_up(where)
+        where.network.lnd("carol").hold_keysends(600)
+        async with where.node("alice") as alice:
+            await alice.messages.send(key_of(where, "carol"), "x" * 90_000)
+            await trio.sleep(10)
+        restore(where)
+        found = await adopted(where)
+        assert (found.messages, found.incomplete, found.under_way) == (1, 1, 0)
+        async with where.node("alice") as alice:
+            [end] = await outcomes(alice)
+            assert (end["state"], end["parts_settled"], end["amount_spent_sat"]) == ("failed", 0, 0)
+            assert "of its 90000 bytes 0 had been sent" in end["reason"]
+            assert f"payments of it that had not ended: {found.payments}" in end["reason"]
+            assert await spent(alice) == found.spent_msat > 1000 * found.payments
+
+
+@pytest.mark.parametrize("settles", [False, True])
+async def test_a_debt_whose_payment_is_in_flight_is_followed(
+    settles: bool, tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        carol = key_of(where, "carol")
+        async with where.node("alice") as alice:
+            await alice.wait_ready()
+            where.network.lnd("carol").set_accepts_keysend(False)
+            await alice.messages.context.transaction(
+                lambda tx: tx.settle(carol, b"refund", amount=Msat(5000), fee_limit=Msat(5000))
+            )
+            await take(alice, 1, service="status", starting=b'{"state": "failed"')
+        back_up(where)
+        where.network.lnd("carol").set_accepts_keysend(True)
+        where.network.lnd("carol").hold_keysends(600)
+        async with where.node("alice"):
+            await trio.sleep(10)
+        restore(where)
+        found = await adopted(where)
+        assert (found.under_way, found.queued_delivered, found.messages) == (1, 0, 0)
+        async with where.node("alice") as alice:
+            await trio.sleep(30)
+            assert [each["state"] for each in await outcomes(alice)] == ["failed"]
+            if settles:
+                await settle_held(where)
+            else:
+                where.network.lnd("carol").hold_keysends(0)
+            [end] = await take(alice, 1, service="status", starting=b'{"state": "delivered"', seconds=90_000)
+            assert detail(end)["amount_sat"] == 5
+        assert await payments(where) == 1
+
+
+@pytest.mark.parametrize("settles", [False, True])
+async def test_an_answer_in_flight_is_not_given_again(
+    settles: bool, tmp_path: Path, wall: Wall, autojump_clock: MockClock
+) -> None:
+    async with stage(tmp_path, wall) as where:
+        async with where.node("alice", Echo):
+            await trio.sleep(5)
+        back_up(where)
+        async with where.node("alice", Echo), where.node("carol", Echo) as carol:
+            where.network.lnd("carol").hold_keysends(600)
+            await carol.service(Echo).ask(key_of(where, "alice"))
+            await trio.sleep(10)
+        restore(where)
+        found = await adopted(where)
+        assert (found.messages, found.under_way) == (1, 1)
+        async with where.node("alice", Echo) as alice:
+            await trio.sleep(30)
+            [again] = await outcomes(alice)
+            assert (again["state"], again["retryable"]) == ("failed", False)
+            assert "gave this answer before the database was restored from a backup" in again["reason"]
+            if settles:
+                await settle_held(where)
+            await trio.sleep(1200)
+            assert [each["state"] for each in await outcomes(alice)] == ["failed", "delivered" if settles else "failed"]
+        assert await payments(where) == int(settles)
+
+
+async def test_payments_that_do_not_say_yet_what_they_are_for_are_waited_for(
+    tmp_path: Path, wall: Wall, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with restored(tmp_path, wall, sent=3) as where:
+        node = where.network.node("alice")
+        list_payments, started = node.list_payments, trio.current_time()
+        told: list[str] = []
+
+        async def routeless(**how: Any) -> PaymentPage:
+            page = await list_payments(**how)
+            if trio.current_time() - started > 20:
+                return page
+            searching = [
+                replace(each, status=PaymentStatus.IN_FLIGHT, dest=None, records={}, attempts=0, fee=Msat(0))
+                for each in page.payments
+            ]
+            return replace(page, payments=tuple(searching))
+
+        monkeypatch.setattr(node, "list_payments", routeless)
+        async with open_store(where.folder / "alice.db", now_ms=where.wall, run_sync=inline) as store:
+            config = with_entries(where.config_of("alice"), [*BUILT_IN, Echo])
+            found = await adopt_into(store, node, config, tell=told.append)
+        assert (found.messages, found.under_way) == (3, 0)
+        [line] = told
+        assert "LND looks for routes for 4 payments" in line

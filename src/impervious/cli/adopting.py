@@ -1,8 +1,9 @@
 """`impervious db adopt`: a database restored from a backup learns what the Lightning node has paid for since."""
 
 import json
+import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Final
@@ -22,6 +23,8 @@ from impervious.supervisor import check_identity, record_types, send_policy
 
 READY_S: Final = 30.0
 """How long LND may take to be ready."""
+ROUTES_S: Final = 60
+"""How long payments are waited for that no route carries yet: LND finds a first one, or none, within seconds."""
 
 
 def run(config: Config, args: Namespace) -> None:
@@ -32,7 +35,8 @@ def run(config: Config, args: Namespace) -> None:
       NodeUnavailable: LND is not ready; says why.
       ConfigError: the database is another node's, or this machine's clock is wrong.
     """
-    found = trio.run(partial(_adopt, config, dry_run=args.dry_run, count_others=args.count_others))
+    tell = (lambda _: None) if args.json else partial(print, file=sys.stderr, flush=True)
+    found = trio.run(partial(_adopt, config, dry_run=args.dry_run, count_others=args.count_others, tell=tell))
     if args.json:
         print(json.dumps({"done": not args.dry_run, **asdict(found)}))
         return
@@ -49,7 +53,7 @@ class _OnlyLookedError(Exception):
         self.found = found
 
 
-async def _adopt(config: Config, *, dry_run: bool, count_others: bool) -> Adoption:
+async def _adopt(config: Config, *, dry_run: bool, count_others: bool, tell: Callable[[str], None]) -> Adoption:
     path = config.store.path.expanduser()
     if not path.exists():
         raise ConfigError(f"sqlite3.path: there is no database at {path}: restore the backup first")
@@ -61,11 +65,17 @@ async def _adopt(config: Config, *, dry_run: bool, count_others: bool) -> Adopti
         open_store(path, config.store.password) as store,
         open_lnd(config.lightning.lnd, requires=LIGHTNING_NODE) as node,
     ):
-        return await adopt_into(store, node, config, dry_run=dry_run, count_others=count_others)
+        return await adopt_into(store, node, config, dry_run=dry_run, count_others=count_others, tell=tell)
 
 
 async def adopt_into(
-    store: Store, node: LightningNode, config: Config, *, dry_run: bool = False, count_others: bool = False
+    store: Store,
+    node: LightningNode,
+    config: Config,
+    *,
+    dry_run: bool = False,
+    count_others: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Adoption:
     """Adopt what a node has paid for into an open database.
 
@@ -75,6 +85,7 @@ async def adopt_into(
       config: the daemon's, with an entry for each of its services.
       dry_run: whether to undo it all.
       count_others: whether payments that are no message's count in the budget, too.
+      tell: gets a line for the operator if this waits.
 
     Raises: as `run`.
     """
@@ -92,10 +103,22 @@ async def adopt_into(
         return history.mark(tx, kept_days=config.limits.idempotency_days) or history.Mark()
 
     mark = await store.read(known)
-    books = await read_books(node, mark, own=info.pubkey, services=record_types(config))
+    policy = send_policy(config)
+    for waited_s in range(ROUTES_S + 1):
+        books = await read_books(node, mark, own=info.pubkey, services=record_types(config))
+        if not books.unreadable:
+            break
+        if waited_s == 0:
+            tell(
+                f"waiting for at most {ROUTES_S} s: LND looks for routes for {books.unreadable} payments, and does not"
+                " say before what they are for"
+            )
+        elif waited_s == ROUTES_S:
+            tell(f"{books.unreadable} payments still have no route, and are taken for those of other programs")
+        await trio.sleep(1)
 
     def write(tx: Tx) -> Adoption:
-        found = adopt(tx, books, send_policy(config), own=info.pubkey, count_others=count_others)
+        found = adopt(tx, books, policy, own=info.pubkey, count_others=count_others)
         if dry_run:
             raise _OnlyLookedError(found)
         return found
@@ -113,6 +136,8 @@ def _lines(found: Adoption) -> Iterator[str]:
     yield f"{found.queued_delivered:,} queued messages had been sent already, and end as delivered"
     if found.queued_shortened:
         yield f"{found.queued_shortened:,} queued messages had been sent in part, and go on from there"
+    if found.under_way:
+        yield f"{found.under_way:,} messages have payments that LND has not ended: the daemon follows them"
     if found.answers:
         yield f"{found.answers:,} queued answers had been given already"
     yield f"{exact_sat(found.spent_msat)} sat of it spent in the last 24 hours, and counted"

@@ -2,13 +2,14 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from impervious.errors import DeliveryFailed, PaymentFailure
 from impervious.model import (
     STATUS,
     EventKind,
     KeysendSupport,
+    MessageId,
     MessageState,
     NewEvent,
     NodePubkey,
@@ -176,11 +177,31 @@ def end_if_answered(tx: Tx, message: OutboundMessage) -> None:
 
     The request has been read again, and the answer was paid for in the part of the history that is lost.
     """
-    if message.reply_to is None or not history.take_answered(
-        tx, request=message.reply_to, recipient=message.recipient, service_type=message.service_type
-    ):
+    if message.reply_to is None:
         return
-    stored = outbox.load_intent(tx, message.id)
-    assert stored is not None, "it was just stored"
-    conclude(tx, stored, outbox.identity(tx), None)
-    outbox.add_void(tx, message.recipient, stored.order)
+    answer = history.take_answered(
+        tx, request=message.reply_to, recipient=message.recipient, service_type=message.service_type
+    )
+    if answer is not None:
+        stored = outbox.load_intent(tx, message.id)
+        assert stored is not None, "it was just stored"
+        end_as_given(tx, stored, answer, outbox.identity(tx))
+
+
+def end_as_given(tx: Tx, stored: Stored, answer: MessageId, local: NodePubkey | None) -> None:
+    """End an answer that is not sent because another message has given it.
+
+    Args:
+      tx: the transaction.
+      stored: the answer that is not sent.
+      answer: the message that was; this one ends as delivered only if that one has.
+      local: our own node, if it is known.
+    """
+    ended = outbox.state(tx, answer)
+    failure = None
+    if ended is not None and ended[0] is not MessageState.DELIVERED:
+        reason = f"message {answer} gave this answer before the database was restored from a backup: see its outcome"
+        failure = Failure(reason=reason, retryable=False)
+    # With a deadline it is no debt: the other message is what pays it, and it is not tried again.
+    conclude(tx, replace(stored, deadline_ms=stored.deadline_ms or tx.now_ms), local, failure)
+    outbox.add_void(tx, stored.message.recipient, stored.order)
