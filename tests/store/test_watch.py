@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from tests.store.test_maintenance import event
 
 from impervious.errors import StoreFull, StoreReplaced
 from impervious.store import Store, log, open_store, schema, watch
-from impervious.store.connection import connect, log_of
+from impervious.store.connection import connect, connect_alone, log_of
 from impervious.store.maintenance import look
-from impervious.store.watch import ASIDE, FileWatch
+from impervious.store.watch import ASIDE, FileWatch, Frames
 
 ELSEWHERE = """
 import sqlite3, sys
@@ -32,6 +33,24 @@ backup.backup(database)
 backup.close()
 database.close()
 """
+HALF_A_CHECKPOINT = """
+import fcntl, os, struct, sys, time
+path, half = sys.argv[1:]
+shared = os.open(path + "-shm", os.O_RDWR)
+fcntl.lockf(shared, fcntl.LOCK_EX, 1, 121)
+log = open(path + "-wal", "rb").read()
+last = {}
+for at in range(32, len(log) - 4119, 4120):
+    if log[at + 8:at + 16] == log[16:24]:
+        last[struct.unpack(">I", log[at:at + 4])[0]] = log[at + 24:at + 4120]
+with open(path, "r+b") as file:
+    for page in sorted(last)[:len(last) // 2 if half == "copied" else 0]:
+        file.seek((page - 1) * 4096)
+        file.write(last[page])
+print("half-way", flush=True)
+time.sleep(60)
+"""
+"""What SQLite does: it locks the others out, and copies the last frame of each page, in the order of the pages."""
 MANY = (
     "CREATE TABLE x AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000)"
     " SELECT i, zeroblob(2000) AS b FROM n"
@@ -49,6 +68,13 @@ def restore(backup: Path, path: Path) -> None:
 
 async def write(store: Store, count: int = 1, size: int = 1) -> None:
     await store.write(lambda tx: [tx.emit(event(b"x" * size)) for _ in range(count)])
+
+
+async def count_up(store: Store) -> None:
+    """Write so much that the log is folded, as far as readers let it be, and nothing that has a sequence."""
+    statement = "INSERT INTO counter VALUES (hex(randomblob(400)), 1)"
+    for count in (8000, 1):  # the second is answered after the log was folded
+        await store.write(lambda tx, count=count: tx.run_many(statement, [()] * count))  # type: ignore[misc]
 
 
 async def events(store: Store) -> int:
@@ -170,34 +196,191 @@ async def test_a_file_that_is_overwritten(
     assert look(tmp_path / "copy.db", None, log.extent)[0].events == (5 if same else 3)
 
 
-def test_a_change_without_sqlite_is_waited_for(path: Path) -> None:
-    """Another program's checkpoint shows in SQLite's counters only at its end."""
-    now = 0.0
-    slept: list[float] = []
-    connection = connect(path, None)
-    schema.migrate(connection)
-    looking = FileWatch(path, connection, alone=lambda: None, monotonic=lambda: now, sleep=slept.append)
-    connection.execute("INSERT INTO counter VALUES ('x', 1)")
-    looking.note()
-    os.utime(path, (1, 1))
-    for now in (0.0, 4.0):  # noqa: B007
-        with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
-            looking.check()
-    assert slept
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # its end
-    looking.check()
-    os.utime(path, (1, 1))
-    now = 10.0
-    with pytest.raises(StoreReplaced, match="is being written"):
-        looking.check()
-    os.utime(path, (2, 2))  # it goes on
-    now = 16.0
-    with pytest.raises(StoreReplaced, match="is being written"):
-        looking.check()
-    now = 22.0
-    with pytest.raises(StoreReplaced, match="was overwritten"):
-        looking.check()
-    connection.close()
+class Watched:
+    """A watch over a database with something in its log, with a clock that tests set."""
+
+    def __init__(self, path: Path, password: str | None = None) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+        self.connection = connect(path, password)
+        schema.migrate(self.connection)
+        self.connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self.watch = FileWatch(
+            path,
+            self.connection,
+            alone=lambda: connect_alone(path, password),
+            monotonic=lambda: self.now,
+            sleep=self.slept.append,
+        )
+
+    def write(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.watch.check()
+            self.connection.execute("INSERT INTO counter VALUES (hex(randomblob(2000)), 1)")
+            self.watch.note()
+
+    def fold(self) -> None:
+        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self.watch.note()
+
+    def rows(self) -> int:
+        (count,) = self.connection.execute("SELECT count(*) FROM counter").fetchone() or (0,)
+        return int(count)
+
+    def close(self) -> None:
+        self.connection.close()
+        self.watch.close()
+
+
+@contextmanager
+def watched(path: Path, password: str | None = None) -> Iterator[Watched]:
+    there = Watched(path, password)
+    try:
+        yield there
+    finally:
+        there.close()
+
+
+@contextmanager
+def half_folded(path: Path, half: str = "copied") -> Iterator[subprocess.Popen[str]]:
+    """Begin a checkpoint in another process, which gets half-way, and no further."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", HALF_A_CHECKPOINT, str(path), half], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "half-way\n"
+        yield other
+    finally:
+        other.kill()
+        other.wait()
+        assert other.stdout is not None
+        other.stdout.close()
+
+
+def test_a_file_that_is_being_overwritten_is_waited_for(path: Path) -> None:
+    with watched(path) as there:
+        there.write()
+        path.write_bytes(b"x" * 8192)
+        for there.now in (0.0, 4.0):
+            with pytest.raises(StoreReplaced, match="is being written by another program: wait"):
+                there.watch.check()
+        assert there.slept
+        os.utime(path, (2, 2))  # it goes on
+        there.now = 6.0
+        with pytest.raises(StoreReplaced, match="is being written"):
+            there.watch.check()
+        assert log_of(path).exists()
+        there.now = 12.0
+        with pytest.raises(StoreReplaced, match="was overwritten"):
+            there.watch.check()
+        assert not log_of(path).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", ["nothing", "copied"])
+def test_a_checkpoint_of_another_program_may_last(path: Path, half: str) -> None:
+    """The disk is slow, or it was paused: nothing moves, and SQLite's counters show it only at its end."""
+    with watched(path) as there:
+        there.write(20)
+        with half_folded(path, half):
+            if half == "nothing":
+                os.utime(path, (1, 1))
+            for there.now in (0.0, 6.0, 3600.0):
+                with pytest.raises(StoreReplaced, match=r"copies SQLite's log into it: wait"):
+                    there.watch.check()
+            assert there.watch.overwritten is None
+            assert log_of(path).exists()
+        if half == "nothing":
+            elsewhere(path, "PRAGMA wal_checkpoint(PASSIVE)")  # its end
+        there.write()
+        assert there.rows() == 21
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("password", [None, "secret"])
+def test_a_checkpoint_of_another_program_may_be_killed(path: Path, password: str | None) -> None:
+    with watched(path, password) as there:
+        there.write(20)
+        there.fold()
+        there.write(20)
+        with half_folded(path) as other:
+            other.kill()
+            other.wait()
+            there.write(5)
+            os.utime(path, (1, 1))
+            there.write(5)
+        there.fold()
+        assert there.rows() == 50
+    with watched(path, password) as there:
+        assert there.rows() == 50
+        assert there.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_cannot_be_told_is_left_as_it_is(path: Path) -> None:
+    """The file is damaged, or half of something: who knows."""
+    with watched(path) as there:
+        there.write(20)
+        with open(path, "r+b") as file:
+            file.seek(100)
+            file.write(b"\xff" * 3900)
+        for there.now in (0.0, 10.0, 3600.0):
+            with pytest.raises(StoreReplaced, match="Leave both where they are"):
+                there.watch.check()
+        assert there.watch.overwritten is None
+        assert log_of(path).exists()
+
+
+@pytest.mark.parametrize("password", [None, "secret"])
+async def test_a_time_may_be_set_while_the_log_is_folded_in_part(
+    path: Path, monkeypatch: pytest.MonkeyPatch, password: str | None
+) -> None:
+    """A reader holds the rest back: the file alone is a mixture of old and new pages."""
+    monkeypatch.setattr(watch, "_ASK_TIMES", 1)
+    monkeypatch.setattr(watch, "SETTLED_S", 0.0)
+    async with open_store(path, password, run_sync=inline) as store:
+        await write(store, 200)
+        reader = connect(path, password)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM event").fetchone()
+        await count_up(store)
+        other = connect(path, password)
+        frames = Frames.of(other)
+        other.close()
+        assert 0 < frames.folded < frames.in_log
+        for _ in range(3):
+            os.utime(path, (1, 1))
+            await write(store)
+            os.utime(path)
+            await store.check()
+        assert await events(store) == 203
+        reader.close()
+        os.utime(path, (1, 1))
+        await write(store)
+    assert [file.name for file in path.parent.glob(f"*{ASIDE}")] == []
+    async with open_store(path, password, run_sync=inline) as store:
+        assert await events(store) == 204
+        assert await store.read(lambda tx: tx.number("SELECT count(*) FROM counter")) == 8001
+
+
+async def test_a_file_that_is_overwritten_while_the_log_is_folded_in_part(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_ASK_TIMES", 1)
+    monkeypatch.setattr(watch, "SETTLED_S", 0.0)
+    async with open_store(path, run_sync=inline) as store:
+        await write(store, 5)
+        elsewhere(path, f"VACUUM INTO '{tmp_path / 'backup.db'}'")
+        await write(store, 200)
+        reader = connect(path, None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM event").fetchone()
+        await count_up(store)
+        shutil.copyfile(tmp_path / "backup.db", path)
+        with pytest.raises(StoreReplaced, match="was overwritten while the daemon ran"):
+            await write(store)
+        reader.close()
+    assert path.read_bytes() == (tmp_path / "backup.db").read_bytes()
 
 
 @pytest.mark.parametrize("password", [None, "secret"])

@@ -46,6 +46,8 @@ class Connections:
             keep_open(self.reader)
         if self.writer is not None:
             self.writer.close()
+        if self.watch is not None and self.overwritten is None:
+            self.watch.close()
 
 
 def opened(path: Path, password: str | None) -> Connections:

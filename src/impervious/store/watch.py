@@ -4,8 +4,13 @@ SQLite goes on writing into a file that was deleted or moved, and folds its log 
 accepted after that would be gone, or would damage a backup that somebody has just put there. So before every commit the
 files are compared with what they were: names by device and inode, content by size and time of change. SQLite's own
 counters tell whether another program changed the content through SQLite, which is its right.
+
+The log holds what was committed last, and a checkpoint that is under way or ended half-way leaves a file that is whole
+only together with it. So the log is renamed only when the file is certainly not the one it belongs to; in doubt, what
+is written is refused, and everything is left where it is.
 """
 
+import enum
 import os
 import time
 from collections.abc import Callable
@@ -15,18 +20,17 @@ from typing import Final, NamedTuple, NoReturn
 
 from sqlcipher3 import dbapi2
 
-from impervious.errors import StoreReplaced
+from impervious.errors import StoreError, StoreReplaced
 from impervious.store.connection import FileId, log_of
+from impervious.store.pages import FRAME_HEADER_BYTES, LOG_HEADER_BYTES, Pages
 
-_LOG_HEADER_BYTES: Final = 32
-_FRAME_BYTES: Final = 24 + 4096
-"""sqlite.org/fileformat2.html, 4.1: each frame of the log has a header of its own before the page."""
+_FRAME_BYTES: Final = FRAME_HEADER_BYTES + 4096
 SETTLED_S: Final = 5.0
-"""A change of the file that SQLite's counters do not show is another program's checkpoint, which shows at its end, or
-is no work of SQLite's at all; after so long without another change it is the latter."""
+"""A file that is certainly another one, and is not changed further for so long, was overwritten."""
 _ASK_S: Final = 0.02
 _ASK_TIMES: Final = 50
-"""So long a write waits for the end of such a checkpoint, in the writer's thread, before it is refused."""
+"""So long a write waits for the end of another program's checkpoint, which SQLite's counters show at its
+end, in the writer's thread, before it is refused."""
 ASIDE: Final = ".replaced"
 """Ends the name of a log whose database is gone: SQLite would fold it into whatever has the database's name."""
 
@@ -62,8 +66,22 @@ class _Mark(NamedTuple):
     """Sum of the numbers ever given to rows: it grows with every message, whichever way it goes."""
 
 
+class _Verdict(enum.Enum):
+    """On a file that changed while SQLite's counters did not."""
+
+    OURS = enum.auto()
+    """It holds what it did, and only its time was set: by `touch`, or a backup tool."""
+    HALF_FOLDED = enum.auto()
+    """It is whole together with the log: a checkpoint ended half-way."""
+    ANOTHER = enum.auto()
+    """It certainly is not the file that the log belongs to."""
+    UNKNOWN = enum.auto()
+
+
 class FileWatch:
     """Compares the files of an open database with what they were. Used in the writer's thread only.
+
+    *Ownership:* `close` it after the last connection to the file.
 
     Args:
       real: the file, links followed.
@@ -71,6 +89,9 @@ class FileWatch:
       alone: opens the file without its log, for a look at what is in it; None: that is no database of this key.
       monotonic: a clock in seconds.
       sleep: waits for seconds; in the writer's thread.
+
+    Raises:
+      StoreError: the files cannot be opened beside SQLite.
     """
 
     def __init__(
@@ -99,6 +120,14 @@ class FileWatch:
         """What the file holds without its log; None: not known."""
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         self.note()
+        try:
+            self._pages = Pages(real, self._log, self._shared)  # last: closing them takes SQLite's locks away
+        except OSError as error:
+            raise StoreError(f"the database {real} cannot be looked at: {error}") from error
+
+    def close(self) -> None:
+        """Give up the descriptors, and with them SQLite's locks if a connection were still open."""
+        self._pages.close()
 
     def note(self) -> Frames:
         """Remember what the files look like after work of our own."""
@@ -107,6 +136,8 @@ class FileWatch:
         self._mark = _mark(self._connection)
         if self._frames.in_log == self._frames.folded:
             self._in_file = self._mark
+        elif self._frames.folded:  # a reader held the rest back: old and new pages are mixed
+            self._in_file = None
         return self._frames
 
     def check(self) -> None:
@@ -154,8 +185,7 @@ class FileWatch:
             self._sleep(_ASK_S)
             content, frames = _content(self._real), Frames.of(self._connection)
         else:
-            if not self._holds_what_it_did():
-                self._suspect(content)
+            self._judge(content)
         mark = _mark(self._connection)
         if mark.epoch != self._mark.epoch or mark.inserts < self._mark.inserts:
             self._give_up(
@@ -164,7 +194,8 @@ class FileWatch:
             )
         self._suspected = None
         log = _content(self._log)
-        if log is not None and _id(self._log) == self._log_id and log.size < _log_bytes(frames):
+        cut = log is not None and _id(self._log) == self._log_id and log.size < _log_bytes(frames)
+        if cut and Frames.of(self._connection) == frames:  # or another program has just begun it anew
             self._give_up(
                 f"{self._log} was cut short while the daemon ran, and what was accepted last may be gone: nothing more"
                 " is accepted. Stop the daemon, and put a backup there before you start it"
@@ -173,29 +204,63 @@ class FileWatch:
             self._in_file = mark if frames.in_log == frames.folded else None
         self._content, self._frames, self._mark = content, frames, mark
 
-    def _holds_what_it_did(self) -> bool:
-        """Whether the file still holds what it should, and only its time was changed: by `touch`, or a backup tool."""
-        connection = self._alone()
-        if connection is None:
-            return False
+    def _judge(self, content: _Content | None) -> None:
+        """Return if the file still holds what it did, alone or together with the log.
+
+        Raises:
+          StoreReplaced: it is not so, or not certain; `overwritten` says whether for good.
+        """
+        verdict = self._verdict()
+        folding = self._pages.being_folded()  # before the counters: its end shows in them
+        if folding or Frames.of(self._connection) != self._frames or _content(self._real) != content:
+            self._suspected = None
+            raise StoreReplaced(
+                f"the database {self._real} is being written by another program, which copies SQLite's log into it:"
+                " wait until that is done, or end that program"
+            )
+        if verdict is _Verdict.ANOTHER:
+            self._suspect(content)
+        self._suspected = None
+        if verdict is _Verdict.HALF_FOLDED:
+            self._in_file = None
+        if verdict is _Verdict.UNKNOWN:
+            raise StoreReplaced(
+                f"the database {self._real} was changed while the daemon ran, and what is in it cannot be told without"
+                f" {self._log.name}: nothing more is accepted. Leave both where they are, and restart the daemon"
+            )
+
+    def _verdict(self) -> _Verdict:
+        belongs = self._pages.hold_the_log(self._frames.in_log, self._frames.folded)
+        if belongs is False or not self._pages.begins_as_before():
+            return _Verdict.ANOTHER
+        if (connection := self._alone()) is None:
+            return _Verdict.HALF_FOLDED if belongs else _Verdict.UNKNOWN
         try:
             found = _mark(connection)
-        except dbapi2.Error:
-            return False
+        except dbapi2.Error as error:
+            if belongs:
+                return _Verdict.HALF_FOLDED
+            no_such_table = getattr(error, "sqlite_errorname", "") == "SQLITE_ERROR"
+            return _Verdict.ANOTHER if no_such_table else _Verdict.UNKNOWN
         finally:
             connection.close()
-        if self._in_file is not None:
-            return found == self._in_file
-        return found.epoch == self._mark.epoch and found.inserts <= self._mark.inserts
+        if found.epoch != self._mark.epoch or found.inserts > self._mark.inserts:
+            return _Verdict.ANOTHER
+        if self._in_file is None or found == self._in_file:
+            return _Verdict.OURS
+        if belongs:
+            return _Verdict.HALF_FOLDED
+        # A checkpoint copies the last frame of a page or none.
+        return _Verdict.UNKNOWN if found == self._mark else _Verdict.ANOTHER
 
     def _suspect(self, content: "_Content | None") -> NoReturn:
         now = self._monotonic()
         if self._suspected is None or self._suspected[0] != content:
             self._suspected = content, now
-        what = f"the database {self._real} is being written by another program"
         if now - self._suspected[1] < SETTLED_S:
             raise StoreReplaced(
-                f"{what}: wait a few seconds; if that lasts, see whether somebody copied a file over it"
+                f"the database {self._real} is being written by another program: wait a few seconds; if that lasts, see"
+                " whether somebody copied a file over it"
             )
         self._put_log_aside()
         self._give_up(
@@ -222,7 +287,7 @@ def _mark(connection: dbapi2.Connection) -> _Mark:
 
 
 def _log_bytes(frames: Frames) -> int:
-    return _LOG_HEADER_BYTES + frames.in_log * _FRAME_BYTES if frames.in_log else 0
+    return LOG_HEADER_BYTES + frames.in_log * _FRAME_BYTES if frames.in_log else 0
 
 
 def _id(path: Path) -> FileId | None:
