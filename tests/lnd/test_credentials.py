@@ -131,7 +131,10 @@ def test_a_certificate_in_utf_16_is_none(certificate: Path) -> None:
         read_credentials(LndConfig(tls_cert=certificate))
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", MACAROON.hex().encode(), MACAROON[:10], CERTIFICATE.encode()])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", MACAROON.hex().encode(), MACAROON[:10], MACAROON[:-1], MACAROON + b"\n", CERTIFICATE.encode()],
+)
 def test_a_macaroon_that_is_none_names_its_setting_and_stays_secret(macaroon: Path, content: bytes) -> None:
     macaroon.write_bytes(content)
     with pytest.raises(ConfigError, match="holds no macaroon") as caught:

@@ -12,9 +12,9 @@ READONLY = bytes.fromhex(
     "1a100a086f6666636861696e1204726561641a0f0a076f6e636861696e120472656164"
     "1a0d0a057065657273120472656164"
     "1a0e0a067369676e6572120472656164"
-    "00000620b54499508" + "8e5300898b09a06b8f79fc7954c4798927b34ce22d62cd6cde92d"
+    "00000620b54499508" + "8e5300898b09a06b8f79fc7954c4798927b34ce22d62cd6cde92d00"
 )
-"""readonly.macaroon of an lnd 0.21, from a throw-away network."""
+"""readonly.macaroon of an lnd 0.21, from a throw-away network; the last byte of its signature is not LND's."""
 
 
 def test_what_lnd_wrote_is_read() -> None:
@@ -69,3 +69,13 @@ def test_what_is_no_macaroon_is_told_apart(data: bytes) -> None:
 def test_an_identifier_of_another_maker_is_not_guessed_at() -> None:
     with pytest.raises(Malformed):
         macaroon.permissions(b"\x02\x02\x04\x03\x08\x01\x01\0\0")
+
+
+@pytest.mark.parametrize("end", [-1, -33, -36])
+def test_a_macaroon_that_is_cut_off_is_none(end: int) -> None:
+    assert not macaroon.looks_like_one(READONLY[:end])
+
+
+@pytest.mark.parametrize("more", [b"\n", b"\0", READONLY])
+def test_a_macaroon_with_something_behind_it_is_none(more: bytes) -> None:
+    assert not macaroon.looks_like_one(READONLY + more)

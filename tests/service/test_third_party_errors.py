@@ -31,6 +31,7 @@ ENDINGS: Mapping[str, Raise] = {
     "control-C": KeyboardInterrupt,
     "asyncio's": lambda: type("CancelledError", (BaseException,), {})(),
     "memory": MemoryError,
+    "generator": GeneratorExit,
     "group": lambda: BaseExceptionGroup("both", [SystemExit(3), ValueError(), KeyboardInterrupt()]),
 }
 

@@ -39,6 +39,12 @@ def foreign(path: Path, password: str | None = None, *statements: str) -> None:
     connection.close()
 
 
+def headless(path: Path) -> None:
+    foreign(path)
+    with path.open("r+b") as file:
+        file.write(bytes(100))
+
+
 def folder(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir()}
 
@@ -134,6 +140,9 @@ NOT_OURS: list[tuple[str, Callable[[Path], object], str | None, type[Exception],
     ("foreign", of(), None, ConfigError, "a database of another program: it was left as it is"),
     ("foreign", of(), "secret", StoreKeyWrong, "made without a password"),
     ("marked", of("PRAGMA application_id = 7"), None, ConfigError, "another program"),
+    ("view", of("CREATE VIEW v AS SELECT 1"), None, ConfigError, "another program"),
+    ("version", of("PRAGMA user_version = 7"), None, ConfigError, "another program"),
+    ("zeroed", headless, None, StoreUnusable, "is damaged, or is not a database: its first bytes are zero"),
     ("theirs", of(password="secret"), "secret", ConfigError, "another program"),
     ("theirs", of(password="theirs"), "secret", StoreKeyWrong, "another password, or by another program"),
     ("theirs", of(password="theirs"), None, StoreKeyWrong, "is encrypted and no password is set"),
@@ -206,7 +215,7 @@ def test_killed_before_the_first_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "killed-imp.db").rename(tmp_path / "k.db")
     (tmp_path / "killed-imp.db-wal").rename(tmp_path / "k.db-wal")
     connection = connect(tmp_path / "k.db", None)
-    assert "event" in schema.table_names(connection)
+    assert "event" in schema.names_in(connection)
     connection.close()
 
 

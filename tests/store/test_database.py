@@ -87,6 +87,8 @@ async def test_a_second_daemon_is_kept_out(tmp_path: Path) -> None:
 
 async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "imp.db"
+    async with open_store(path):
+        pass
     connection = dbapi2.connect(str(path))
     connection.execute("PRAGMA user_version = 1000")
     connection.close()

@@ -14,6 +14,8 @@ from impervious.wire.protobuf import LENGTH_DELIMITED, read_varint
 _VERSION: Final = 2
 _END_OF_SECTION: Final = 0
 _IDENTIFIER: Final = 2
+_SIGNATURE: Final = 6
+_SIGNATURE_BYTES: Final = 32
 _BAKERY_VERSION: Final = 3
 _OPS: Final = 3
 """lnrpc.MacaroonId.ops"""
@@ -22,11 +24,27 @@ _ACTIONS: Final = 2
 
 
 def looks_like_one(data: bytes) -> bool:
-    """Tell whether `data` is a macaroon that LND could have made."""
+    """Return whether `data` is a whole macaroon that LND could have made, and nothing behind it."""
     try:
-        return _identifier(data)[:1] == bytes([_BAKERY_VERSION])
+        return _identifier(data)[:1] == bytes([_BAKERY_VERSION]) and _signature_ends(data)
     except Malformed:
         return False
+
+
+def _signature_ends(data: bytes) -> bool:
+    """Walk over all sections: the identifier's, those of caveats, an empty one; then the signature is the rest."""
+    at, is_empty = 1, False
+    while not is_empty:
+        is_empty = True
+        while True:
+            field, at = read_varint(data, at)
+            if field == _END_OF_SECTION:
+                break
+            _, at = _bytes(data, at)
+            is_empty = False
+    field, at = read_varint(data, at)
+    signature, at = _bytes(data, at)
+    return field == _SIGNATURE and len(signature) == _SIGNATURE_BYTES and at == len(data)
 
 
 def permissions(data: bytes) -> frozenset[tuple[str, str]]:

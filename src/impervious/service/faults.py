@@ -46,7 +46,7 @@ def mistake_of(error: BaseException) -> BaseException:
 
     Raises:
       trio.Cancelled: the service was cancelled; what it raised besides is logged.
-      GeneratorExit: the program is taken apart.
+      GeneratorExit: the program is taken apart, after the end of Trio.
     """
     cancelled, mistake = split_cancelled(error)
     if cancelled is not None and mistake is not None and is_one_of(mistake, FATAL_BY_ITSELF):
@@ -55,8 +55,8 @@ def mistake_of(error: BaseException) -> BaseException:
         if mistake is not None:
             logger.error("a service broke while it was cancelled", exc_info=mistake)
         raise cancelled
-    if isinstance(error, GeneratorExit):
-        raise error
+    if isinstance(error, GeneratorExit) and not trio.lowlevel.in_trio_task():
+        raise error  # Python takes a coroutine apart that will never run again
     return error
 
 

@@ -4,6 +4,7 @@ Every command runs `step` after it, so that its consequences are saved and told 
 """
 
 import math
+import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import NoReturn, Protocol
@@ -22,9 +23,10 @@ class TrioTime:
       now: reads the wall clock instead, where a machine may be suspended.
     """
 
-    def __init__(self, wall_s: float, now: Callable[[], float] | None) -> None:
-        self._wall_s = wall_s
+    def __init__(self, now: Callable[[], float] | None, *, start: Callable[[], float] = time.time) -> None:
         self._now = now
+        self._start = start
+        self._wall_s = 0.0
         self._started_s: float | None = None
 
     def elapsed_s(self) -> float:
@@ -35,8 +37,8 @@ class TrioTime:
         """Seconds since 1970."""
         if self._now is not None:
             return self._now()
-        if self._started_s is None:
-            self._started_s = trio.current_time()
+        if self._started_s is None:  # both at the same moment: it may be long after the network was made
+            self._wall_s, self._started_s = self._start(), trio.current_time()
         return self._wall_s + trio.current_time() - self._started_s
 
 

@@ -9,7 +9,6 @@ Time is Trio's, so everything works under an autojump clock; randomness comes fr
 """
 
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,7 +56,7 @@ class SimNetwork:
         accountable: bool = True,
         folder: Path | None = None,
     ) -> None:
-        world = World(time=TrioTime((now or time.time)(), now), chance=random.Random(seed))
+        world = World(time=TrioTime(now), chance=random.Random(seed))
         self._folder = None if folder is None else StateFolder(folder)
         try:
             if self._folder is not None:

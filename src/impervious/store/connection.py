@@ -224,6 +224,23 @@ def log_of(real: Path) -> Path:
     return real.with_name(f"{real.name}-wal")
 
 
+def check_database(path: Path, password: str | None) -> None:
+    """See whether `connect` would take what is at a path, without making, locking or writing anything.
+
+    Raises:
+      StoreError, ConfigError: it would not, as `connect` says.
+    """
+    real = real_path(path)
+    if not real.exists():
+        folder = next(each for each in real.parents if each.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(f"sqlite3.path: cannot use {path}: {folder} is no folder that this user may write to")
+        return
+    _check_names(real, path)
+    if not _open_here[_file_id(real, path)]:
+        _examine(real, path, password)
+
+
 def _check_names(real: Path, path: Path) -> None:
     """See that it is a file, and has one name."""
     try:
@@ -248,22 +265,22 @@ def _examine(real: Path, path: Path, password: str | None) -> None:
         return
     # Immutable: nothing is locked, mended or written. It sees no log; that of another program matters only if the file
     # itself holds nothing.
-    names, mark = _contents(real, path, password, "immutable=1")
+    names, mark, version = _contents(real, path, password, "immutable=1")
     if not names and has_log(real):
-        names, mark = _contents(real, path, password, "mode=ro")
-    if not schema.is_ours(names, mark):
+        names, mark, version = _contents(real, path, password, "mode=ro")
+    if not schema.is_ours(names, mark, version):
         raise ConfigError(
             f"sqlite3.path: {path} is a database of another program: it was left as it is; name another file"
         )
 
 
-def _contents(real: Path, path: Path, password: str | None, how: str) -> tuple[set[str], int]:
-    """Return the names of all tables, and the application id."""
+def _contents(real: Path, path: Path, password: str | None, how: str) -> tuple[set[str], int, int]:
+    """Return the names of all that is in it, the application id, and the user version."""
     try:
         connection = dbapi2.connect(_uri(real, how), isolation_level=None, uri=True)
         try:
             _unlock(connection, password)
-            return schema.table_names(connection), schema.application_id(connection)
+            return schema.names_in(connection), schema.application_id(connection), schema.version_of(connection)
         finally:
             connection.close()
     except dbapi2.Error as error:

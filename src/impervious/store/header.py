@@ -72,6 +72,8 @@ def check(header: Header, path: Path, *, has_password: bool, has_log: bool) -> N
             f"{path} is damaged: it begins with {len(header.page)} zero bytes, as after a power cut or a copy that did"
             f" not end; {_RESTORE}"
         )
+    if not any(header.page[: len(_MAGIC)]):
+        raise StoreUnusable(f"{path} is damaged, or is not a database: its first bytes are zero; {_RESTORE}")
     if header.is_plain:
         if has_password:
             raise StoreKeyWrong(

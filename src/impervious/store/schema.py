@@ -396,19 +396,22 @@ _FIRST_TABLES: Final = frozenset({"event", "reader", "processed_invoice", "seen_
 """Some that every database of ours has had since the first migration."""
 
 
-def is_ours(tables: AbstractSet[str], mark: int) -> bool:
-    """Whether a database is one of ours, or empty and of nobody.
+def is_ours(names: AbstractSet[str], mark: int, version: int) -> bool:
+    """Whether a database is one of ours, or empty and of no program's.
 
     Args:
-      tables: the names of all its tables.
+      names: of everything in it: tables, indexes, views and triggers.
       mark: its application id.
+      version: its user version.
     """
-    return mark == APPLICATION_ID or (mark == 0 and (not tables or tables >= _FIRST_TABLES))
+    if mark:
+        return mark == APPLICATION_ID
+    return names >= _FIRST_TABLES or (not names and not version)
 
 
-def table_names(connection: dbapi2.Connection) -> set[str]:
-    """Return the names of all tables."""
-    return {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+def names_in(connection: dbapi2.Connection) -> set[str]:
+    """Return the names of all tables, indexes, views and triggers."""
+    return {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master").fetchall()}
 
 
 def application_id(connection: dbapi2.Connection) -> int:

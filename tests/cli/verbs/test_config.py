@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,21 @@ def test_check_looks_for_the_services_as_run_does(folder: Path, capsys: pytest.C
         file.write("service_list:\n- {service_type: chess, active: true, custom_record_number: 70001}\n")
     assert main(["config", "check", "--config", "c.yml"]) == 2
     assert "chess" in capsys.readouterr().err
+
+
+def test_check_looks_at_the_database_as_run_does(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(each.name for each in folder.iterdir())
+    path = folder / "foreign.db"
+    with closing(sqlite3.connect(path)) as foreign:
+        foreign.execute("CREATE VIEW v AS SELECT 1")
+    content = path.read_bytes()
+    with (folder / "c.yml").open("w") as file:
+        file.write("sqlite3: {path: foreign.db}\nlightning: {lnd_node: {admin_macaroon: m}}\n")
+    assert main(["config", "check", "--config", "c.yml"]) == 2
+    assert "is a database of another program" in capsys.readouterr().err
+    path.write_bytes(bytes(100) + content[100:])
+    assert main(["config", "check", "--config", "c.yml", "--json"]) == 1
+    assert "its first bytes are zero" in json.loads(capsys.readouterr().out)["error"]
+    path.unlink()
+    assert main(["config", "check", "--config", "c.yml"]) == 0
+    assert sorted(each.name for each in folder.iterdir()) == before

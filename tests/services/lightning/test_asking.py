@@ -47,6 +47,7 @@ def test_a_fee_limit_of_nothing_is_free_routes_only() -> None:
         "BITCOIN:BC1Q?LIGHTNING={}&LABEL=A%20B",
         " bitcoin:?label=a+b&lightning=%20{0}&lightning={0}",
         "bitcoin:bc1q?lightning=lightning:{}",
+        "bitcoin:bc1q?lightning={}#fragment",
     ],
 )
 def test_what_surrounds_an_invoice_is_taken_off(around: str) -> None:
@@ -61,6 +62,7 @@ def test_what_surrounds_an_invoice_is_taken_off(around: str) -> None:
         ("bitcoin:bc1q?amount=1&lightning=", "without a Lightning invoice"),
         ("bitcoin:bc1q?lno=lno1q", "without a Lightning invoice"),
         ("bitcoin:?lightning=lnbc1a&lightning=lnbc1b", "several Lightning invoices"),
+        ("bitcoin:?lightning=lnbc1a&req-foo=1", "requires 'req-foo'"),
         ("bitcoin:?lightning=" + "q" * 5000, "has 5000 characters"),
     ],
 )

@@ -3,10 +3,10 @@
 import json
 from argparse import ArgumentParser, Namespace
 
-from impervious.cli.exits import OK, USAGE
+from impervious.cli.exits import OK, exit_code
 from impervious.config import Config, effective, show
 from impervious.config_file import read_config
-from impervious.errors import ConfigError
+from impervious.errors import ConfigError, StoreError
 
 
 def add_parser(parser: ArgumentParser) -> None:
@@ -37,12 +37,12 @@ def _show(named: str | None, *, as_json: bool) -> int:
 def _check(named: str | None, *, as_json: bool) -> int:
     try:
         found = read_config(named)
-        _check_services(found.config)
-    except ConfigError as error:
+        _check_the_rest(found.config)
+    except (ConfigError, StoreError) as error:
         if not as_json:
             raise
         print(json.dumps({"ok": False, "error": str(error)}))
-        return USAGE
+        return exit_code(error)
     if as_json:
         print(json.dumps({"ok": True, "file": str(found.path), "warnings": found.warnings}))
         return OK
@@ -52,9 +52,12 @@ def _check(named: str | None, *, as_json: bool) -> int:
     return OK
 
 
-def _check_services(config: Config) -> None:
-    # Here, because `config show` need not load the services.
+def _check_the_rest(config: Config) -> None:
+    """Look for the services and at the database, as the daemon does when it starts."""
+    # Here, because `config show` need not load them.
     from impervious.service.discovery import find_services, with_entries
     from impervious.services.built_in import BUILT_IN
+    from impervious.store.connection import check_database
 
     with_entries(config, find_services(BUILT_IN, ()))
+    check_database(config.store.path, config.store.password)

@@ -74,8 +74,12 @@ def invoice_text(text: str) -> str:
 
 def _invoice_of_bip21(uri: str) -> str:
     # Not parse_qs: it takes + for a space. QR codes carry the whole address in capitals.
-    pairs = (pair.partition("=") for pair in uri.partition("?")[2].split("&"))
-    found = {unquote(value).strip() for key, _, value in pairs if unquote(key).lower() == "lightning"} - {""}
+    pairs = [pair.partition("=") for pair in uri.partition("#")[0].partition("?")[2].split("&")]
+    fields = [(unquote(key).lower(), unquote(value).strip()) for key, _, value in pairs]
+    required = next((key for key, _ in fields if key.startswith("req-")), None)
+    if required is not None:
+        raise InvalidArgument(f"invoice is a bitcoin: address that requires {required!r}, which is unknown here")
+    found = {value for key, value in fields if key == "lightning"} - {""}
     if not found:
         raise InvalidArgument(
             "invoice is a bitcoin: address without a Lightning invoice (lightning=…): ask the payee for one"
