@@ -89,7 +89,7 @@ class KeyValueService(Service):
             self.answer(tx, request, {"error": "there is no such key"}, charge=0)
 
     def take(self, tx: ServiceTx, answer: VerifiedMessage) -> None:
-        """Keep and show an answer that we wait for; others are nobody's business."""
+        """Keep and show an answer that we wait for; others are ignored."""
         if answer.reply_to is not None and tx.close_request(answer):
             tx.run("INSERT INTO kv_answer VALUES (?, ?)", answer.reply_to.bytes, answer.data)
             tx.show(answer, Shown(data=answer.data))

@@ -81,7 +81,7 @@ VERBS: Final = (
     Verb(
         name="db",
         group=SET_UP,
-        meaning="show what the database holds, prune it, adopt a restored one, or change its password",
+        meaning="look into the database: prune, rekey, quarantined payments, adopt a backup",
         examples=("impervious db prune --days 90 --yes",),
     ),
     Verb(

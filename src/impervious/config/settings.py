@@ -279,7 +279,7 @@ class FederateConfig:
         "Nodes remembered at most because they asked (`accept: all`), and requests that wait at most (`accept: ask`).",
     )
     names: tuple[tuple[str, str], ...] = setting(
-        PINNED_NAMES, (), "Names that mean these nodes, whoever else goes by them; others belong to who had them first."
+        PINNED_NAMES, (), "Names pinned to nodes. A name that is not pinned belongs to the peer that had it first."
     )
 
     def pinned(self, name: str) -> NodePubkey | None:
