@@ -29,11 +29,11 @@ from hyperframe.frame import (
 )
 
 from impervious.pb.grpc.health.v1 import HealthCheckRequest as Text
-from impervious.rpc import ChannelLimits, Server, ServerLimits
+from impervious.rpc import CallInfo, ChannelLimits, Server, ServerLimits
 from impervious.rpc.server import peer_address
 from impervious.wire.grpc.framing import frame_message
 
-from .pair import COUNT, CUSTOM, CUSTOM_UNARY, SLEEP, UNARY, MemoryListener, Play, TextStream, connected, serving
+from .pair import COUNT, CUSTOM, CUSTOM_UNARY, FAIL, SLEEP, UNARY, MemoryListener, Play, TextStream, connected, serving
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -344,7 +344,100 @@ async def test_floods_of_frames_that_carry_nothing(
             await trio.testing.wait_all_tasks_blocked()
             assert server.statistics().connections == 0
             await still_serves(listener)
-    assert [record.getMessage() for record in caplog.records if "thrown out" in record.getMessage()]
+    assert [record.getMessage() for record in caplog.records if "disconnected: " in record.getMessage()]
+
+
+def doomed(kind: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Make a call that fails at once: its headers and its message."""
+    headers, message = request(), frame_message(bytes(Text(service="3:wrong")))
+    match kind:
+        case "an unknown method":
+            headers = request("/nope/x")
+        case "a wrong HTTP method":
+            headers[0] = (b":method", b"PUT")
+        case "a wrong content type":
+            headers[-1] = (b"content-type", b"application/json")
+        case "a bad timeout":
+            headers = request(UNARY, (b"grpc-timeout", b"soon"))
+        case "a timeout that cannot be met":
+            headers = request(SLEEP, (b"grpc-timeout", b"1n"))
+        case "an unknown encoding":
+            headers = request(UNARY, (b"grpc-encoding", b"br"))
+        case "a malformed message":
+            message = frame_message(b"\x0a\x01\xff")
+        case "a handler that refuses":
+            headers = request(FAIL)
+        case _:
+            assert kind == "a call that is not allowed"
+            headers = request(COUNT)
+    return headers, message
+
+
+async def refuse_counting(info: CallInfo) -> None:
+    await trio.lowlevel.checkpoint()
+    if info.path == COUNT:
+        raise GRPCError(Status.UNAUTHENTICATED, "who are you?")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "an unknown method",
+        "a wrong HTTP method",
+        "a wrong content type",
+        "a bad timeout",
+        "a timeout that cannot be met",
+        "an unknown encoding",
+        "a malformed message",
+        "a handler that refuses",
+        "a call that is not allowed",
+    ],
+)
+async def test_floods_of_calls_that_fail(autojump_clock: trio.testing.MockClock, kind: str) -> None:
+    limits = ServerLimits(failures=50, failures_per_s=10.0)
+    headers, message = doomed(kind)
+    with trio.fail_after(5):
+        async with serving(Play(), limits=limits, on_call=refuse_counting) as (server, listener, _):
+            client = RawClient(await listener.connect())
+            await client.begin()
+            answered = 0
+            while not client.goaways():
+                answered += 1
+                assert answered < 100
+                stream_id = client.h2.get_next_available_stream_id()
+                client.h2.send_headers(stream_id, headers)
+                client.h2.send_data(stream_id, message, end_stream=True)
+                with suppress(trio.BrokenResourceError):
+                    await client.flush()
+                await client.hear()
+            [goaway] = client.goaways()
+            assert answered >= 50
+            assert goaway.error_code == ErrorCodes.ENHANCE_YOUR_CALM
+            assert goaway.additional_data == b"too many calls that fail"
+            while not client.closed:
+                await client.hear()
+            await trio.testing.wait_all_tasks_blocked()
+            assert server.statistics().connections == 0
+            await still_serves(listener)
+
+
+async def test_calls_that_fail_now_and_then_or_by_no_fault_are_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    limits = ServerLimits(failures=50, failures_per_s=10.0, idle_s=10**6)
+    async with attacked(limits) as (client, _, server, _):
+        for _ in range(10):
+            for _ in range(40):
+                await client.open("/nope/x", Text())
+            await client.hear(h2.events.StreamEnded)
+            await trio.sleep(4.1)
+        for _ in range(200):
+            await client.open(FAIL, Text(service="14:LND is away"))
+            await client.hear(h2.events.StreamEnded)
+            await client.open(UNARY, Text(service="good"))
+            await client.hear(h2.events.StreamEnded)
+        assert server.statistics().connections == 1
+        assert not client.goaways()
 
 
 async def test_as_many_now_and_then_are_none_of_our_business(autojump_clock: trio.testing.MockClock) -> None:

@@ -56,12 +56,17 @@ class ServerLimits:
     request_s: float = 60.0
     """How long the one message of a request may take to arrive."""
     resets: int = 1000
-    """Calls that a client may take back in one go before it is thrown out (rapid reset, CVE-2023-44487)."""
+    """Calls that a client may take back in one go before it is disconnected (rapid reset, CVE-2023-44487)."""
     resets_per_s: float = 100.0
+    """How fast that allowance grows back."""
+    failures: int = 1000
+    """Calls to unknown methods, malformed ones and others that fail by the client's fault, in one go, before it is
+    disconnected: they cost about as much as calls that succeed, and a program that goes on with them is broken."""
+    failures_per_s: float = 100.0
     """How fast that allowance grows back."""
     control_frames: int = 1000
     """Settings, pings, windows, priorities and other frames without content that a client may send in one go, beside
-    two for each frame of ours, before it is thrown out (CVE-2019-9512 and its kin)."""
+    two for each frame of ours, before it is disconnected (CVE-2019-9512 and its kin)."""
     control_frames_per_s: float = 100.0
     """How fast that allowance grows back."""
     handshake_s: float = 10.0

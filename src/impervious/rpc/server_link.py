@@ -33,6 +33,21 @@ _limited = LimitedLog(logger)
 _FAILED: Final = Outcome(Status.UNKNOWN, "Internal Server Error")
 """What a client learns of an exception in a handler. The rest is in our log."""
 _TOO_LATE: Final = Outcome(Status.DEADLINE_EXCEEDED, "the deadline passed before the answer was ready")
+_CLIENT_FAULTS: Final = frozenset(
+    {
+        Status.INVALID_ARGUMENT,
+        Status.NOT_FOUND,
+        Status.ALREADY_EXISTS,
+        Status.PERMISSION_DENIED,
+        Status.RESOURCE_EXHAUSTED,
+        Status.OUT_OF_RANGE,
+        Status.UNIMPLEMENTED,
+        Status.UNAUTHENTICATED,
+    }
+)
+"""What a client can avoid. The others, such as UNAVAILABLE or a payment without a route, are nobody's fault."""
+_SHORTEST_S: Final = 0.01
+"""A deadline below this cannot be met: a call that misses it failed by the client's fault."""
 _STOPPING: Final = Outcome(Status.UNAVAILABLE, "the server is stopping")
 
 
@@ -108,6 +123,9 @@ class ServerLink:
         self._streams: dict[ServerCall, ServerStream[Message, Message]] = {}
         self._resets = _Allowance(limits.resets, limits.resets_per_s)
         self._early_ends = 0
+        self._failures = _Allowance(limits.failures, limits.failures_per_s)
+        self._fresh_failures = 0
+        """Not taken from the allowance yet."""
         self._idle_since = trio.current_time()
         self._departing = False
         self._leaving = False
@@ -139,6 +157,12 @@ class ServerLink:
                 nursery.start_soon(self._expire)
                 try:
                     await self._link.read(self._after_read)
+                except PeerFlood:
+                    self._wake(self.connection.lose())  # no answer may follow the GOAWAY
+                    self._link.flush()
+                    with trio.move_on_after(CLEANUP_S):
+                        await self._link.flushed()  # noqa: ASYNC120 - the GOAWAY, behind what is being written
+                    raise
                 finally:
                     # Before the handlers notice: what they still try to send must go nowhere.
                     self._wake(self.connection.lose())
@@ -146,7 +170,7 @@ class ServerLink:
                 nursery.cancel_scope.cancel()
         except* PeerFlood as group:
             address = self._peer.address[0] if self._peer.address else "a client"
-            _limited.warning("%s: thrown out: %s", address, cause(group))
+            _limited.warning("%s: disconnected: %s", address, cause(group))
         except* TRANSPORT_ERRORS as group:
             logger.debug("%s: connection ended: %s", self._peer.address, cause(group))
         except* Exception:
@@ -227,6 +251,11 @@ class ServerLink:
             if not self._resets.take(fresh):
                 connection.expel("too many calls taken back")
                 raise PeerFlood("too many calls taken back (rapid reset)")
+        failed = self._fresh_failures + connection.take_refused()
+        self._fresh_failures = 0
+        if failed and not self._failures.take(failed):
+            connection.expel("too many calls that fail")
+            raise PeerFlood("too many calls that fail")
         self._leave_if_done()
 
     def _start(self, call: ServerCall) -> None:
@@ -234,6 +263,7 @@ class ServerLink:
             return  # opened and taken back within one read
         handler = self._mapping.get(call.path)
         if handler is None:
+            self._fresh_failures += 1
             self.connection.finish(call, Outcome(Status.UNIMPLEMENTED, f"no such method: {call.path[:200]}"))
         elif len(self._streams) >= self._limits.calls:
             self.connection.refuse(call)
@@ -257,10 +287,17 @@ class ServerLink:
             outcome = _FAILED
         finally:
             del self._streams[stream.call]
+            self._fresh_failures += self._by_client(stream.call, outcome)
             self._idle_since = trio.current_time()
             self.connection.finish(stream.call, outcome)
             self._link.flush()
             self._leave_if_done()
+
+    def _by_client(self, call: ServerCall, outcome: Outcome) -> bool:
+        """Whether a call failed by the client's fault."""
+        if outcome is _TOO_LATE:
+            return call.timeout_s is not None and call.timeout_s < _SHORTEST_S
+        return outcome.status in _CLIENT_FAULTS
 
     async def _answer(self, stream: ServerStream[Message, Message], handler: Handler) -> Outcome:
         try:

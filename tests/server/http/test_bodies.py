@@ -16,12 +16,13 @@ from impervious.server.http.bodies import (
 from impervious.wire.json import Encoding
 
 
-def call(host: str = "127.0.0.1", length: str | None = None) -> HttpCall:
+def call(host: str = "127.0.0.1", length: str | None = None, coding: str | None = None) -> HttpCall:
+    given = {"content-length": length, "content-encoding": coding}
     return HttpCall(
         method="POST",
         path="/v1/sign",
         query=b"",
-        headers={} if length is None else {"content-length": length},
+        headers={name: value for name, value in given.items() if value is not None},
         peer=f"{host}:5000",
         arrived_at=None,
         encoding=Encoding.BASE64,
@@ -50,6 +51,18 @@ async def refused(bodies: Bodies, client: Client, **facts: Any) -> tuple[int, st
         await bodies.read(call(**facts), client.receive)
     assert caught.value.problem.message
     return caught.value.problem.http_status, caught.value.problem.message
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip", "GZIP", "x" * 100])
+async def test_an_encoded_body_is_refused(coding: str) -> None:
+    status, message = await refused(Bodies(largest=10), Client([b"hello"]), coding=coding)
+    assert status == 415
+    assert coding[:40] in message
+    assert len(message) < 120
+
+
+async def test_a_body_that_says_it_is_not_encoded() -> None:
+    assert await Bodies(largest=10).read(call(coding="Identity"), Client([b"hello"]).receive) == b"hello"
 
 
 async def test_a_body_arrives(autojump_clock: trio.testing.MockClock) -> None:

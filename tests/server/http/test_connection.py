@@ -15,6 +15,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 
 from impervious.config import Address
 from impervious.server.http import connection, exchange, transport
+from impervious.server.http.protocol import HEAD_BYTES
 from impervious.store.database import in_thread
 
 UPGRADE: Final = (
@@ -126,7 +127,22 @@ REQUESTS = {
     "many headers": (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 4000, b"HTTP/1.1 431"),
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n", b"HTTP/1.1 400"),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400"),
+    "a long head that is complete": (
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 17_000 + b"\r\n\r\n",
+        b"HTTP/1.1 431",
+    ),
+    "a longer one": (
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 7_000 + b"\r\n",
+        b"HTTP/1.1 431",
+    ),
     "length and chunks": (
+        (
+            b"POST /v1/sign HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        ),
+        b"HTTP/1.1 400",
+    ),
+    "two lengths": (
         b"POST /v1/message/send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         b"HTTP/1.1 400",
     ),
@@ -147,8 +163,29 @@ async def test_requests_that_are_none_are_refused(tmp_path: Path, name: str) -> 
             async with await connect(address) as stream:
                 await stream.send_all(sent)
                 await stream.send_eof()
-                assert (await read_until_closed(stream)).startswith(answer)
+                received = await read_until_closed(stream)
+            assert received.startswith(answer)
+            assert b"alive" not in received
             await still_serves(address)
+
+
+async def test_a_head_just_within_the_limit_is_read(tmp_path: Path) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: %b\r\n\r\n"
+    long = head % (b"x" * (HEAD_BYTES - len(head) + 2))
+    assert len(long) == HEAD_BYTES
+    async with serving_house(tmp_path) as (_, address), await connect(address) as stream:
+        with trio.fail_after(5):
+            await stream.send_all(long)
+            assert (await read_until_closed(stream)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("ending", [b"X: y\r\n" * 3_000 + b"\r\n", b"X: " + b"y" * 17_000 + b"\r\n\r\n"])
+async def test_trailers_are_bounded_as_heads_are(tmp_path: Path, ending: bytes) -> None:
+    begin = b"POST /v1/sign HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    async with serving_house(tmp_path) as (_, address), await connect(address) as stream:
+        with trio.fail_after(5):
+            await stream.send_all(begin + ending)
+            assert (await read_until_closed(stream)).startswith(b"HTTP/1.1 431")
 
 
 async def test_a_client_still_sending_a_refused_body_gets_its_answer(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ async def test_a_preflight(inside: Inside) -> None:
         ("OPTIONS", "*", 404, 5),
         ("GET", "?x", 404, 5),
         ("GET", "/v1/message/send", 501, 12),
+        *((method, "/v1/message/send", 501, 12) for method in ("post", "Post", "poST")),
+        *((method, "/healthz", 501, 12) for method in ("get", "gEt", "head", "options")),
+        ("get", "/v1/subscribe", 501, 12),
         ("HEAD", "/v1/message/send", 501, 12),
         ("BREW", "/v1/message/send", 501, 12),
         ("POST", "/v1/subscribe", 501, 12),
@@ -207,6 +210,8 @@ async def test_one_path_has_one_spelling(inside: Inside, target: str) -> None:
     inside.app._authorizer = authorize
     status, _, body = await ask(inside, scope)
     assert (status, json.loads(body)["code"]) == (404, 5)
+    if "%" in target:
+        assert f"there is no {target} here" in json.loads(body)["message"]
     assert not {"/v1/sign", "/v1/subscribe", "/healthz"} & set(seen)
 
 
@@ -234,4 +239,4 @@ async def test_what_pages_may_send_and_read(inside: Inside) -> None:
     assert "cache-control" in preflight.headers["access-control-allow-headers"]
     async with opened(inside.app, "/v1/subscribe", headers={"origin": APP_ORIGIN}, server=inside.http) as line:
         start = await line.expect("http.response.start")
-    assert dict(start["headers"])[b"access-control-expose-headers"] == b"impervious-seq"
+    assert dict(start["headers"])[b"access-control-expose-headers"] == b"impervious-seq, impervious-epoch"

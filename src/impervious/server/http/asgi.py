@@ -72,6 +72,8 @@ class HttpCall:
     is_websocket: bool
     twice: str | None = None
     """The name of a header that came twice and may come once only."""
+    target: str = ""
+    """The path with its percent-encoding."""
     is_plain: bool = True
     """The path came as it is written here, without percent-encoding."""
 
@@ -99,6 +101,7 @@ class HttpCall:
             encoding=encoding,
             is_websocket=scope["type"] == "websocket",
             twice=twice,
+            target=scope["raw_path"].decode("latin-1"),
             is_plain=scope["raw_path"] == scope["path"].encode("latin-1", "replace"),
         )
 

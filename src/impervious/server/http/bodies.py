@@ -26,6 +26,8 @@ PATIENCE_S: Final = 10.0
 """How long a body may take before its rate matters, in seconds."""
 SLOWEST_BYTES_PER_S: Final = 8 << 10
 """Slower than this on average is too slow."""
+_SHOWN: Final = 40
+"""Characters of a header that are repeated."""
 
 
 class BodyRefused(Exception):
@@ -85,9 +87,13 @@ class Bodies:
           The body; None: the client has left.
 
         Raises:
-          BodyRefused: it is too large, too slow, or there is no room.
+          BodyRefused: it is encoded, too large or too slow, or there is no room.
         """
         host = call.peer.rpartition(":")[0]
+        coding = call.headers.get("content-encoding", "")
+        if coding.lower() not in ("", "identity"):
+            text = f"the body has Content-Encoding {coding[:_SHOWN]!r}: send it without"
+            raise self._refused(host, Problem(code=Status.INVALID_ARGUMENT, message=text, status=415))
         declared = call.headers.get("content-length", "")
         if (declared.isdigit() and len(declared) > _DIGITS) or int(declared or 0) > self._largest:
             raise self._refused(host, self._too_large())

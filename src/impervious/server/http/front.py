@@ -25,7 +25,7 @@ from impervious.server.http.asgi import (
     arrived,
     refuse,
 )
-from impervious.server.http.stream import POSITION, Streams
+from impervious.server.http.stream import EPOCH, POSITION, Streams
 from impervious.wire.json import Encoding
 
 _limited = LimitedLog(logging.getLogger(__name__))
@@ -82,7 +82,7 @@ class Front:
                 await answer(send, 204, _preflight_headers(call), b"")
                 return
             if not call.is_plain:  # one path has one spelling, because proxies and scopes judge by it
-                await refuse(send, not_found(call.path), is_websocket=call.is_websocket)
+                await refuse(send, not_found(call.target), is_websocket=call.is_websocket)
                 return
             facts = CallFacts(path=call.path, peer=call.peer, metadata=call.headers)
             caller.set(await self._authorizer(facts))
@@ -99,6 +99,9 @@ class Front:
                 return
             if not call.path.startswith("/"):  # "OPTIONS *", "CONNECT host:1"; the routes would stumble
                 await refuse(send, not_found(call.path), is_websocket=False)
+                return
+            if call.method != call.method.upper():  # the routes would take it for the other
+                await refuse(send, _not_a_method(call.method), is_websocket=False)
                 return
             arrived.set(call)
             await self._routes(scope, receive, send)
@@ -121,6 +124,11 @@ def not_found(path: str) -> Problem:
 def wrong_method(method: str, path: str, allowed: str) -> Problem:
     """Make the answer for a path that is there, for another method."""
     return Problem(code=Status.UNIMPLEMENTED, message=f"{path} does not take {_shown(method)}: use {allowed}")
+
+
+def _not_a_method(method: str) -> Problem:
+    text = f"there is no method {_shown(method)}: methods are case-sensitive, use {_shown(method.upper())}"
+    return Problem(code=Status.UNIMPLEMENTED, message=text)
 
 
 def _shown(text: str) -> str:
@@ -146,7 +154,7 @@ def _telling_browser(send: Send, origin: str) -> Send:
     """Add to every answer that pages of `origin` may read it."""
     told: Headers = [
         (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-expose-headers", POSITION),
+        (b"access-control-expose-headers", b", ".join((POSITION, EPOCH))),
         (b"vary", b"Origin"),
     ]
 

@@ -4,6 +4,8 @@ What is different here:
 - A request that is buffered behind another is left in the buffer until its turn. Upstream the reader, the only task
   that could see the end of the peer, waits for that turn, and for ever if the peer has gone.
 - A head leaves together with its body, and errors are answered in JSON.
+- A head is counted when it is complete, too: h11 bounds only what is incomplete.
+- A request with both Content-Length and Transfer-Encoding is refused.
 - There is no upgrade to HTTP/2, whose many streams would need limits of their own.
 """
 
@@ -74,7 +76,7 @@ class Http(h11.Connection):
         """
         if self.their_state not in (h11.DONE, h11.MUST_CLOSE):
             try:
-                event = super().next_event()
+                event = self._next_event()
             except h11.RemoteProtocolError as error:
                 self.error = error
                 raise
@@ -83,6 +85,19 @@ class Http(h11.Connection):
         if len(self.trailing_data[0]) > READ_AHEAD_BYTES:
             raise RudePeer(f"{READ_AHEAD_BYTES} bytes behind a request that is not answered yet")
         return h11.NEED_DATA
+
+    def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        buffered = len(self.trailing_data[0])
+        event = super().next_event()
+        if not isinstance(event, h11.Request | h11.EndOfMessage):
+            return event
+        if buffered - len(self.trailing_data[0]) > HEAD_BYTES:
+            raise h11.RemoteProtocolError("the head or the trailers are too long", error_status_hint=431)
+        if isinstance(event, h11.Request):
+            names = {name for name, _ in event.headers}
+            if b"content-length" in names and b"transfer-encoding" in names:  # two ends for one body: smuggling
+                raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding (RFC 9112, section 6.1)")
+        return event
 
 
 class Http11(H11Protocol):

@@ -34,7 +34,7 @@ from .headers import Header
 from .http2 import GoAway, PeerError, PeerFlood, TooManyControlFrames, Tuning, open_http2
 
 ANSWERS_PER_FRAME: Final = 2
-"""What we send may be answered by so many frames that carry nothing: a window for the stream and one for all."""
+"""What we send may be answered by so many frames without content: a window for the stream and one for all."""
 
 
 class Call:
@@ -101,7 +101,7 @@ class Connection(ABC, Generic[C]):
 
         Raises:
           PeerError: the peer broke HTTP/2.
-          PeerFlood: or it sends too many frames that carry nothing.
+          PeerFlood: or it sends too many frames without content.
         """
         try:
             events = self._h2.receive_data(data)

@@ -2,7 +2,7 @@
 
 It closes its state machine on any GOAWAY, while gRPC servers send one to say "finish what you have": here the machine
 stays open and the frame is reported. It collects a frame before it finds it too long. It uses as large a compression
-table as the peer offers. It takes any number of frames that carry nothing. Private parts of h2 are used here
+table as the peer offers. It takes any number of frames without content. Private parts of h2 are used here
 and nowhere else, hence the pin in pyproject.toml, and tests of what h2 does with and without.
 """
 
@@ -29,7 +29,7 @@ _COMPRESSION_TABLE_BYTES: Final = 4096
 
 
 _CRUMB_BYTES: Final = 64
-"""A DATA frame below this that ends nothing counts as one that carries nothing."""
+"""A DATA frame below this that ends nothing counts as one without content."""
 
 
 class PeerError(Exception):
@@ -72,7 +72,7 @@ class Tuning:
 
 
 class PeerFlood(PeerError):
-    """The peer sends more frames that carry nothing than any client needs."""
+    """The peer sends more frames without content than any client needs."""
 
 
 class TooManyControlFrames(ProtocolError):
@@ -85,7 +85,7 @@ class Http2(H2Connection):
     """h2, but GOAWAY does not end the connection, no frame is collected that will be refused, and floods end.
 
     Attributes:
-      control_left: how many frames that carry nothing may still come.
+      control_left: how many frames without content may still come.
     """
 
     control_left: float = math.inf
@@ -106,7 +106,7 @@ class Http2(H2Connection):
         if not _carries_something(frame):
             self.control_left -= 1
             if self.control_left < 0:
-                raise TooManyControlFrames("too many frames that carry nothing")
+                raise TooManyControlFrames("too many frames without content")
         return super()._receive_frame(frame)
 
     def limit_compression_table(self) -> None:

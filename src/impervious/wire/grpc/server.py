@@ -33,9 +33,9 @@ from .status import STATUS_DETAILS, Outcome
 _CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _ANSWER: Final[tuple[Header, ...]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
 FRAMES_PER_CALL: Final = 4
-"""A request may bring so many frames that carry nothing."""
+"""A request may bring so many frames without content."""
 MOST_EARNED: Final = 20_000.0
-"""Frames that carry nothing, of those that our answers allow, for which the peer may be behind."""
+"""Frames without content, of those that our answers allow, for which the peer may be behind."""
 _DRAIN_PING: Final = b"draining"
 
 
@@ -66,7 +66,7 @@ class ServerConnection(Connection[ServerCall]):
       tuning: sizes.
       budget: for unfinished requests.
       max_calls: open at once.
-      control_burst: how many frames that carry nothing may come in one go, besides those that answer ours.
+      control_burst: how many frames without content may come in one go, besides those that answer ours.
       control_per_s: how fast that allowance grows back.
 
     Attributes:
@@ -89,6 +89,7 @@ class ServerConnection(Connection[ServerCall]):
         self._last_at: float | None = None
         self._opened: list[ServerCall] = []
         self.early_ends = 0
+        self._refused = 0
         self.draining = False
         self.refusing = False
 
@@ -107,6 +108,11 @@ class ServerConnection(Connection[ServerCall]):
         """Requests that arrived since the last take, oldest first."""
         opened, self._opened = self._opened, []
         return opened
+
+    def take_refused(self) -> int:
+        """Count the requests since the last take that were answered with an error because of their headers."""
+        refused, self._refused = self._refused, 0
+        return refused
 
     # --- Answers ------------------------------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class ServerConnection(Connection[ServerCall]):
             self.ping(_DRAIN_PING)
 
     def expel(self, reason: str) -> None:
-        """Tell the client why it is thrown out; the transport is to be closed after this is written."""
+        """Tell the client why it is disconnected; the transport is to be closed after this is written."""
         self.draining = self.refusing = True
         self._send_goaway(self._h2.highest_inbound_stream_id, ErrorCodes.ENHANCE_YOUR_CALM, reason.encode())
 
@@ -207,6 +213,7 @@ class ServerConnection(Connection[ServerCall]):
         if refusal is None:
             self.refuse(stray)
         else:
+            self._refused += 1
             self._send_headers(event.stream_id, refusal, end=True)
             self._end_exchange(stray)
 
