@@ -22,3 +22,16 @@ async def test_lines_of_a_kind_come_once_in_a_while_and_count(
     await trio.sleep(EVERY_S)
     limited.warning("%d: refused", 1001)
     assert caplog.messages[3] == "1001: refused"
+
+
+async def test_kinds_of_one_text_are_limited_and_counted_each(
+    autojump_clock: trio.abc.Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    limited = LimitedLog(logger)
+    for _ in range(3):
+        limited.warning("refused: %s", "host", kind="a")
+        limited.warning("refused: %s", "origin", kind="b")
+    assert caplog.messages == ["refused: host", "refused: origin"]
+    await trio.sleep(EVERY_S)
+    limited.warning("refused: %s", "host", kind="a")
+    assert caplog.messages[2] == "refused: host (and 2 more since the last such line)"

@@ -238,7 +238,7 @@ async def test_a_sender_that_stops_in_the_middle_goes_on_and_pays_each_part_once
         (b"x" * 901, 1, InvalidArgument, "need 2 sat"),
         (b"x", -1, InvalidArgument, "negative"),
         (b"x", 100_000, ResourceExhausted, "daily_limit_sat"),
-        (b"x", 10**18, ResourceExhausted, "all the bitcoin"),
+        (b"x", 10**18, InvalidArgument, "21 million bitcoin"),
     ],
 )
 async def test_bad_requests_say_what_to_do(

@@ -139,7 +139,7 @@ async def test_every_type_is_read(inside: Inside) -> None:
         (b"[" * 100_000, "too large"),
         (b'{"number": ' + b"9" * 5000 + b"}", "too large"),
         ({"aText": 1}, "aText must be text"),
-        (b'{"aText": "\\ud800"}', "half a character"),
+        (b'{"aText": "\\ud800"}', "a lone surrogate"),
         ({"data": "a*b"}, "data is not base64"),
         ({"data": "abcde"}, "data is not base64"),
         ({"flag": "true"}, "flag must be true or false"),

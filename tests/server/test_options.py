@@ -43,6 +43,19 @@ def test_parameters() -> None:
         query.flag("c")
 
 
+def test_unknown_parameters_come_once_too() -> None:
+    for query in (b"x=1&x=1", b"x&x", b"v=2&x=1&x=2"):
+        with pytest.raises(InvalidArgument, match=r"\?x= is given twice"):
+            Query(query).check_once()
+        with pytest.raises(InvalidArgument, match=r"\?x= is given twice"):
+            watch(query.decode())
+        with pytest.raises(InvalidArgument, match=r"\?x= is given twice"):
+            fields_of_query(SubscribeRequest, Query(query))
+    watch("from=@a&from=@b&service_type=message&service_type=vpn&v=2")
+    fields_of_query(SubscribeRequest, Query(b"serviceType=vpn&serviceType=message"))
+    Query(b"x=1&x=2&y=1").check_once({"x"})
+
+
 def test_fields_of_a_request_without_a_body() -> None:
     query = Query(b"serviceType=vpn,message&from_pubkey=@bob&since=7&other=1")
     assert decode(SubscribeRequest, fields_of_query(SubscribeRequest, query)) == SubscribeRequest(

@@ -80,5 +80,5 @@ def test_whatever_a_parser_raises(error: Exception) -> None:
         def FromString(cls, data: bytes, /) -> "Broken":
             raise error
 
-    with pytest.raises(InvalidArgument, match=f"no Broken: {type(error).__name__}"):
+    with pytest.raises(InvalidArgument, match=f"invalid Broken: {type(error).__name__}"):
         decode(Broken, b"")

@@ -170,7 +170,8 @@ class ServerLink:
                 nursery.cancel_scope.cancel()
         except* PeerFlood as group:
             address = self._peer.address[0] if self._peer.address else "a client"
-            _limited.warning("%s: disconnected: %s", address, cause(group))
+            why = cause(group)
+            _limited.warning("%s: disconnected: %s", address, why, kind=why)
         except* TRANSPORT_ERRORS as group:
             logger.debug("%s: connection ended: %s", self._peer.address, cause(group))
         except* Exception:

@@ -24,7 +24,7 @@ from impervious.service import Service
 from impervious.service.command import Command, commands_of
 from impervious.service.faults import answered
 from impervious.wire.json import Encoding
-from impervious.wire.json.reading import Misfit, bound, members_once
+from impervious.wire.json.reading import Members, Misfit, bound
 
 MAX_INTEGER: Final = 2**63 - 1
 """What a command can be given, either way from zero."""
@@ -161,14 +161,14 @@ def read_object(body: bytes) -> Mapping[str, object]:
     Raises:
       InvalidArgument: says where it stops being JSON.
     """
+    members = Members()
     try:
         bound(body)
         text = body.decode("utf-8-sig")
         value: object = (
-            json.loads(text, parse_constant=_refuse, object_pairs_hook=members_once)
-            if text and not text.isspace()
-            else {}
+            json.loads(text, parse_constant=_refuse, object_pairs_hook=members) if text and not text.isspace() else {}
         )
+        members.check(value)
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"the body is not UTF-8 text (byte {error.start + 1})") from None
     except json.JSONDecodeError as error:
@@ -208,8 +208,8 @@ def _read_text(value: object, place: str, _encoding: Encoding) -> str:
         raise InvalidArgument(f"{place} must be text")
     try:
         value.encode()
-    except UnicodeEncodeError:  # "\ud800": half a character
-        raise InvalidArgument(f"{place} holds half a character (a lone surrogate)") from None
+    except UnicodeEncodeError:  # "\ud800"
+        raise InvalidArgument(f"{place} contains a lone surrogate") from None
     return value
 
 

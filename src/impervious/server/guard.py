@@ -64,6 +64,18 @@ async def authorize(facts: CallFacts) -> Principal:
     return LOCAL
 
 
+class ForeignHost(PermissionDenied):
+    """The request is for a host that this daemon is not."""
+
+
+class ForeignOrigin(PermissionDenied):
+    """The request comes from a web page that is not allowed."""
+
+
+class ForeignLoad(PermissionDenied):
+    """A page of another site loads this as an image or a script."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserRules:
     """Which web pages may use the daemon, and by which names it may be asked for."""
@@ -96,17 +108,17 @@ class BrowserRules:
         """
         host, origin = headers.get("host"), headers.get("origin")
         if host is not None and not self.is_ours(host_name(host), arrived_at):
-            raise PermissionDenied(
+            raise ForeignHost(
                 f"Host {_shown(host)} is not this daemon's: ask for an address it listens on, or add the name to"
                 " server.allowed_hosts"
             )
         if origin is not None:
             if not self.allows(origin, host, arrived_at):
-                raise PermissionDenied(
+                raise ForeignOrigin(
                     f"pages of {_shown(origin)} may not use this daemon: add the origin to server.cors_origins"
                 )
         elif _sent_by_foreign_page(headers):
-            raise PermissionDenied("a page of another site may not load this: call it as an API, with an Origin")
+            raise ForeignLoad("a page of another site may not load this: call it as an API, with an Origin")
 
     def is_ours(self, name: str, arrived_at: str | None) -> bool:
         """Whether this daemon may be asked for by that name or address."""

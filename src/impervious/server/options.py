@@ -4,7 +4,7 @@ HTTP gives them as text, gRPC as a message; both come out as the same values.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, Self
 from urllib.parse import parse_qs
@@ -22,6 +22,10 @@ from impervious.wire.json.fields import Field, fields_of
 PUBLISHED_TYPES: Final = frozenset(map(str, DEFAULT_RECORD_TYPES))
 """Service types that programs of 2021 expect on a stream."""
 MAX_PARAMETERS: Final = 100
+_SHOWN: Final = 40
+"""Characters of a name that an error repeats."""
+_LISTS: Final = frozenset({"service_type", "from"})
+"""Parameters of a subscription that may be given several times."""
 
 
 class Query:
@@ -49,8 +53,22 @@ class Query:
         """
         values = self._values.get(name)
         if values and len(values) > 1:
-            raise InvalidArgument(f"?{name}= is given twice: give it once")
+            shown = name[:_SHOWN] if name.isprintable() else "a parameter"
+            raise InvalidArgument(f"?{shown}= is given twice: give it once")
         return values[0] if values else None
+
+    def check_once(self, lists: Collection[str] = ()) -> None:
+        """Refuse parameters that are given twice, known or not: of two, one program takes the first, another the last.
+
+        Args:
+          lists: names of those that may be given several times.
+
+        Raises:
+          InvalidArgument: names one.
+        """
+        for name in self._values:
+            if name not in lists:
+                self.one(name)
 
     def has(self, name: str) -> bool:
         """Whether a name is given."""
@@ -70,13 +88,20 @@ class Query:
         raise InvalidArgument(f"?{name}= must be true or false")
 
 
+def list_names(message_type: type[proto.Message]) -> frozenset[str]:
+    """List the names of the fields that may be given several times."""
+    fields = [field for field in fields_of(message_type) if field.repeated]
+    return frozenset(name for field in fields for name in (field.json_name, field.proto_name))
+
+
 def fields_of_query(message_type: type[proto.Message], query: Query) -> bytes:
     """Read the fields of a request without a body: as JSON, by the names that they have there.
 
     Raises:
-      InvalidArgument: a field that is true or false is neither.
+      InvalidArgument: a field that is true or false is neither, or one that is no list is given twice.
     """
     found: dict[str, object] = {}
+    query.check_once(list_names(message_type))
     for field in fields_of(message_type):
         names = [name for name in dict.fromkeys((field.json_name, field.proto_name)) if query.has(name)]
         if len(names) > 1:
@@ -175,6 +200,7 @@ class Watch:
         Raises:
           InvalidArgument: names the parameter and what it may be.
         """
+        query.check_once(_LISTS)
         encoding = encoding_of(query, default)
         extended = is_extended(query.one("v"), "?v=")
         types = frozenset(query.all("service_type"))

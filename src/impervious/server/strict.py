@@ -55,11 +55,11 @@ def decode(message_type: type[M], data: bytes) -> M:
             _Scan().message(data, _shape(message_type), "")
         return message_type.FromString(data)
     except Malformed as error:
-        raise InvalidArgument(f"the request is no {name}: {error}") from None
+        raise InvalidArgument(f"invalid {name}: {error}") from None
     except UnicodeDecodeError:
-        raise InvalidArgument(f"the request is no {name}: a string is not UTF-8") from None
+        raise InvalidArgument(f"invalid {name}: a string is not UTF-8") from None
     except Exception as error:  # whatever a parser raises, the bytes are to blame
-        raise InvalidArgument(f"the request is no {name}: {type(error).__name__}") from error
+        raise InvalidArgument(f"invalid {name}: {type(error).__name__}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from impervious.errors import InvalidArgument, ResourceExhausted
+from impervious.errors import InvalidArgument
 from impervious.model import MessageId, MessageReport, NodePubkey, ServiceType
 from impervious.service import ServiceTx, Shown, VerifiedMessage
 from impervious.service.contract import InTurnService
@@ -65,7 +65,7 @@ class MessageService(InTurnService):
         if amount < 0:
             raise InvalidArgument("amount is negative: give satoshis, or 0 for the minimum")
         if amount > MAX_AMOUNT_SAT:
-            raise ResourceExhausted("amount is more than all the bitcoin there will be")
+            raise InvalidArgument("amount is more than 21 million bitcoin: it is given in satoshis")
         payload = data.encode() if isinstance(data, str) else data
         message_id = await self.context.send(
             recipient, payload, amount=msat(amount), reply_to=reply_to, idempotency_key=idempotency_key

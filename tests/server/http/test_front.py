@@ -240,3 +240,28 @@ async def test_what_pages_may_send_and_read(inside: Inside) -> None:
     async with opened(inside.app, "/v1/subscribe", headers={"origin": APP_ORIGIN}, server=inside.http) as line:
         start = await line.expect("http.response.start")
     assert dict(start["headers"])[b"access-control-expose-headers"] == b"impervious-seq, impervious-epoch"
+
+
+async def test_each_reason_to_refuse_has_its_line(inside: Inside, caplog: pytest.LogCaptureFixture) -> None:
+    preflight = {**EVIL, "access-control-request-method": "POST"}
+    load = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+    for _ in range(3):
+        await request(inside.app, "GET", "/healthz", headers=EVIL, server=inside.http)
+        await request(inside.app, "GET", "/healthz", headers={"host": "evil.example"}, server=inside.http)
+        await request(inside.app, "OPTIONS", "/healthz", headers=preflight, server=inside.http)
+        await request(inside.app, "GET", "/healthz", headers=load, server=inside.http)
+    lines = [message for message in caplog.messages if "refused: " in message]
+    assert len(lines) == 4
+    assert [sum(word in line for line in lines) for word in ("server.cors_origins", "Host", "another site")] == [
+        2,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize("url", ["/v1/sign?x=1&x=2", "/openapi.json?x=1&x=1", "/v1/subscribe?x=1&x=1"])
+async def test_a_parameter_given_twice_is_refused_known_or_not(inside: Inside, url: str) -> None:
+    method = "POST" if "sign" in url else "GET"
+    reply = await request(inside.app, method, url, server=inside.http)
+    assert (reply.status, reply.json["code"]) == (400, 3)
+    assert "?x= is given twice" in reply.json["message"]

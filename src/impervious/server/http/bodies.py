@@ -152,7 +152,7 @@ class Bodies:
         return Problem(code=Status.INVALID_ARGUMENT, message=text, status=413)
 
     def _refused(self, host: str, found: Problem) -> BodyRefused:
-        _limited.warning("%s: a body was refused: %s", host, found.message)
+        _limited.warning("%s: a body was refused: %s", host, found.message, kind=str(found.http_status))
         return BodyRefused(found)
 
 

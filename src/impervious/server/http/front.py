@@ -87,7 +87,8 @@ class Front:
             facts = CallFacts(path=call.path, peer=call.peer, metadata=call.headers)
             caller.set(await self._authorizer(facts))
         except ImperviousError as error:
-            _limited.warning("%s: refused: %s", call.peer, error)
+            reason = type(error).__name__ + (" of a preflight" if _is_preflight(call) else "")
+            _limited.warning("%s: refused: %s", call.peer, error, kind=reason)
             await refuse(send, problem(error, call.path), is_websocket=call.is_websocket)
             return
         await self._pass_on(call, scope, receive, send)

@@ -77,7 +77,9 @@ def _view(operation: Operation, closing: Closing) -> View:
         call = arrived.get()
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         query = Query(call.query)
-        if not (body or operation.has_body):
+        if body or operation.has_body:
+            query.check_once()
+        else:
             body = fields_of_query(operation.request_type, query)
         context = _context(call, query)
         message = decode(operation.request_type, body, encoding=context.encoding)
@@ -95,7 +97,9 @@ def _command_view(command: Route, closing: Closing) -> View:
     async def view() -> Response:
         call = arrived.get()
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-        context = _context(call, Query(call.query))
+        query = Query(call.query)
+        query.check_once()
+        context = _context(call, query)
         with closing.wait() as running:
             answer = await command.call(body, context)
         if running.cancelled_caught:
@@ -127,7 +131,9 @@ def _openapi(document: Callable[[Encoding], bytes]) -> View:
     async def view() -> Response:
         await trio.lowlevel.checkpoint()
         call = arrived.get()
-        return _response(200, document(encoding_of(Query(call.query), call.encoding)))
+        query = Query(call.query)
+        query.check_once()
+        return _response(200, document(encoding_of(query, call.encoding)))
 
     return view
 

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -56,7 +57,9 @@ _LONGEST_NUMBER: Final = 400
 """Characters: the largest double has 309 digits."""
 
 _SHOWN: Final = 40
-"""Characters of a map's key that an error repeats."""
+"""Characters of a map's key, or of a number, that an error repeats."""
+_LONGEST_PATH: Final = 200
+"""Characters."""
 
 _ENCODE_IT: Final = "encode it (standard or URL-safe alphabet, no line breaks)"
 _OR_SEND_TEXT: Final = f"{_ENCODE_IT}, or send plain text with ?encoding=text or to server.http_text_addr"
@@ -71,7 +74,7 @@ def decode(message_type: type[M], text: bytes, *, encoding: Encoding = Encoding.
       encoding: how `msg` and `data` look.
 
     Raises:
-      InvalidArgument: a sentence that names the field and what to do. It never repeats the value.
+      InvalidArgument: a sentence that names the field and what to do. It repeats no value but that of an amount.
     """
     try:
         value = _parse(text)
@@ -109,14 +112,16 @@ def _parse(text: bytes) -> object:
         raise Misfit(f"is not UTF-8 text (byte {error.start + 1})") from None
     if not body or body.isspace():
         return None
+    members = Members()
     try:
         value: object = json.loads(
             body,
             parse_int=_Number,
             parse_float=_Number,
             parse_constant=_refuse_constant,
-            object_pairs_hook=members_once,
+            object_pairs_hook=members,
         )
+        members.check(value)
     except json.JSONDecodeError as error:
         problem = error.msg[0].lower() + error.msg[1:]
         raise Misfit(f"is not JSON: {problem} (line {error.lineno}, column {error.colno})") from None
@@ -146,19 +151,51 @@ def _separators(text: bytes) -> int:
     return sum(map(text.count, (b",", b":", b"[", b"{")))
 
 
-def members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Make an object of its members (`object_pairs_hook`).
+class Members:
+    """Makes objects of their members (`object_pairs_hook`), of which none may be given twice.
 
-    Raises:
-      Misfit: one is given twice.
+    Readers differ in which of two they take: a proxy may have judged the other one.
     """
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        # Readers differ in which of the two they take: a proxy may have judged the other one.
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Misfit("is given twice: give it once", twice[:_SHOWN] if twice.isprintable() else "a member")
-    return found
+
+    def __init__(self) -> None:
+        self._twice: dict[int, str] = {}
+        """Id of an object -> the member that it was given twice."""
+        self._kept: list[object] = []
+        """Those objects, so that no other gets the id of one."""
+
+    def __call__(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+        """Make an object."""
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            self._twice[id(found)] = next(name for name, count in counts.items() if count > 1)
+            self._kept.append(found)
+        return found
+
+    def check(self, value: object) -> None:
+        """Look for an object with a member that was given twice.
+
+        Args:
+          value: all that was read.
+
+        Raises:
+          Misfit: there is one; names the member with its path.
+        """
+        left = [(value, "")] if self._twice else []
+        while left:
+            item, path = left.pop()
+            if id(item) in self._twice:
+                place = _path(path, self._twice[id(item)])
+                raise Misfit("is given twice: give it once", place if len(place) <= _LONGEST_PATH else "a member")
+            if isinstance(item, dict):
+                left += reversed([(inner, _path(path, name)) for name, inner in item.items()])
+            elif isinstance(item, list):
+                left += reversed([(inner, f"{path}[{position}]") for position, inner in enumerate(item)])
+
+
+def _path(outer: str, name: str) -> str:
+    shown = name[:_SHOWN] if name.isprintable() else "a member"
+    return f"{outer}.{shown}" if outer else shown
 
 
 def _refuse_constant(name: str) -> object:
@@ -219,7 +256,9 @@ def _read_field(field: Field, encoding: Encoding) -> _Read:
 def _read_single(field: Field, encoding: Encoding) -> _Read:
     """Choose the reader of one value."""
     if field.proto_type in INTEGERS:
-        return _read_int(*INTEGERS[field.proto_type])
+        low, high = INTEGERS[field.proto_type]
+        is_amount = field.proto_name == "amount" or field.proto_name.endswith("_sat")
+        return _read_int(low, high, "whole satoshis, 0 or more" if is_amount else "")
     match field.proto_type:
         case proto.TYPE_STRING:
             return _read_string
@@ -298,7 +337,7 @@ def _read_text(value: object) -> bytes:
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError:
-        raise Misfit("holds half a character (a surrogate without its pair): send it as UTF-8") from None
+        raise Misfit("contains a lone surrogate: send it as UTF-8") from None
 
 
 def _read_base64(remedy: str) -> _Read:
@@ -331,12 +370,13 @@ def _number_text(value: object) -> str:
     raise Misfit("must be a number, with or without quotes")
 
 
-def _read_int(low: int, high: int) -> Callable[[object], int]:
+def _read_int(low: int, high: int, what: str = "") -> Callable[[object], int]:
     def read(value: object) -> int:
         text = _number_text(value)
         number = int(text) if _PLAIN_INTEGER.fullmatch(text) else _whole(text)
         if number is None or not low <= number <= high:
-            raise Misfit(f"must be a whole number from {low} to {high}")
+            got = f" (got {text if len(text) <= _SHOWN else text[:_SHOWN] + '…'})"
+            raise Misfit(f"must be {what}{got}" if what else f"must be a whole number from {low} to {high}")
         return number
 
     return read
