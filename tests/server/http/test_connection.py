@@ -169,6 +169,18 @@ async def test_requests_that_are_none_are_refused(tmp_path: Path, name: str) -> 
             await still_serves(address)
 
 
+async def test_what_is_not_http_and_what_is_too_long_have_a_log_line_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving_house(tmp_path) as (_, address):
+        with trio.fail_after(5):
+            for name in ("no HTTP", "a long head that is complete", "no HTTP", "a longer one"):
+                async with await connect(address) as stream:
+                    await stream.send_all(REQUESTS[name][0])
+                    await read_until_closed(stream)
+    assert len([message for message in caplog.messages if "not HTTP/1.1" in message]) == 2
+
+
 async def test_a_head_just_within_the_limit_is_read(tmp_path: Path) -> None:
     head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: %b\r\n\r\n"
     long = head % (b"x" * (HEAD_BYTES - len(head) + 2))

@@ -142,11 +142,12 @@ class Connection(TCPServer):
             while not self._is_over:
                 await self._read_on()
             if http.http.error is not None:
-                _limited.warning("%s: not HTTP/1.1: %s", self._transport, http.http.error)
+                status = str(http.http.error.error_status_hint)
+                _limited.warning("%s: not HTTP/1.1: %s", self._transport, http.http.error, kind=status)
         except PeerLost as error:
             self._lose(error)
         except RudePeer as error:
-            _limited.warning("%s: ended: %s", self._transport, error)
+            _limited.warning("%s: ended: %s", self._transport, error, kind=str(error))
             if http.exchange is not None:
                 http.exchange.abandon()
             await http.refuse(Problem(code=Status.INVALID_ARGUMENT, message=f"refused: {error}"), [])
