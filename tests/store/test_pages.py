@@ -1,5 +1,6 @@
 """What the pages of the file and of its log tell beside SQLite."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,3 +87,11 @@ def test_a_checkpoint_of_another_process(pages: Pages, path: Path, byte: int, fo
         assert pages.being_folded() is folding
         other.communicate()
     assert not pages.being_folded()
+
+
+def test_closing_twice_closes_no_other_file(pages: Pages, connection: dbapi2.Connection) -> None:
+    connection.close()
+    pages.close()
+    with open(os.devnull, "rb") as first, open(os.devnull, "rb") as second:  # they take the numbers that are free
+        pages.close()
+        assert (first.read(), second.read()) == (b"", b"")

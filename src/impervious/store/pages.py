@@ -53,9 +53,11 @@ class Pages:
         self._beginning = os.pread(self._file, _BEGINNING_BYTES, 0)
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        os.close(self._file)
-        os.close(self._shared)
+        """Give the descriptors back, once: their numbers may be another file's afterwards."""
+        descriptors, self._file, self._shared = (self._file, self._shared), -1, -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def being_folded(self) -> bool:
         """Whether another process copies the log into the file now, however long that takes.
